@@ -1,0 +1,1 @@
+//! Desired state to what to do: no I/O, no clock, no threads.

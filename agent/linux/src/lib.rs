@@ -1,0 +1,1 @@
+//! Does on a Linux node what agent/core decides.

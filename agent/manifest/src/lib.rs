@@ -1,0 +1,1 @@
+//! Files to typed Kubernetes resources, each field with its file and line.

@@ -1,0 +1,1 @@
+//! Datapath paths against each other, as ratios in one run.

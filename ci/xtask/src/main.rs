@@ -1,0 +1,2 @@
+//! The one door: build, check, compare.
+fn main() {}

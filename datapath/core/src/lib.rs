@@ -1,0 +1,1 @@
+//! The datapath's decisions, on values: no packet, no map.

@@ -1,0 +1,1 @@
+//! The built eBPF objects and their manifest.

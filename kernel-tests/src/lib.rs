@@ -1,0 +1,1 @@
+//! What a real kernel does with the same programs.

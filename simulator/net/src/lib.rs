@@ -1,0 +1,1 @@
+//! The world around a program: frame, device, node, fabric, clock, faults.

@@ -1,0 +1,1 @@
+//! What the API text says should happen, and packet checkers.

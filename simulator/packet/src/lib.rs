@@ -1,0 +1,1 @@
+//! SkBuff: a packet as the kernel carries it. Knows no BPF and no topology.

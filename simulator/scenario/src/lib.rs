@@ -1,0 +1,1 @@
+//! Plan, World, evidence, judge and reports of a scenario.

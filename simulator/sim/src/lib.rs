@@ -1,0 +1,1 @@
+//! The World made of vm and net.

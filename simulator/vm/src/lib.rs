@@ -1,0 +1,1 @@
+//! Runs one BPF program as the kernel would: no root, no kernel.
