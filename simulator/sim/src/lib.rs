@@ -1,1 +1,2 @@
 //! The World made of vm and net.
+pub mod capture;
