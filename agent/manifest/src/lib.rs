@@ -6,7 +6,9 @@
 
 mod error;
 mod resource;
+mod shape;
 mod source;
+mod tree;
 pub mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
