@@ -180,7 +180,8 @@ fn wrong_type<T: DeserializeOwned>(source: &Source, path: &[Step], message: &str
     if message.starts_with("unknown field") || message.starts_with("unknown variant") {
         let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         if let Some((name, known)) = names.split_first() {
-            let text = join_key(&display(path), name);
+            let there = path.last() == Some(&Step::Key((*name).to_owned()));
+            let text = if there { display(path) } else { join_key(&display(path), name) };
             let (text, location) = match source.has(&text) {
                 true => (text.clone(), source.at(&text)),
                 false => (display(path), source.value_at(&display(path))),
@@ -319,6 +320,7 @@ mod tests {
             errors("name: 3\nstep: []\nsteps:\n  - http: {from: a, port: x}\n"),
             [
                 "s.yaml:1:7: name: wrong type: integer `3`, expected a string\n  help: put the text in quotes",
+                "s.yaml:2:1: step: unknown field\n  help: did you mean `steps`?",
                 "s.yaml:4:27: steps[0].http.port: wrong type: string \"x\", expected an integer from 0 to 65535",
             ]
         );
