@@ -6,7 +6,10 @@
 pub mod error;
 pub mod evidence;
 pub mod frame;
+pub mod matcher;
+pub mod schema;
 pub mod snapshot;
+pub mod suggest;
 pub mod units;
 pub mod world;
 
