@@ -115,3 +115,28 @@ impl SetupError {
 fn join(diagnostics: &[Diagnostic]) -> String {
     diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
+
+impl From<skep_manifest::Error> for Diagnostic {
+    fn from(e: skep_manifest::Error) -> Self {
+        let some = |n: u32| (n > 0).then_some(n as usize);
+        Self {
+            line: some(e.line),
+            column: some(e.column),
+            file: Some(e.file.into()),
+            field: e.field,
+            message: e.message,
+            help: e.help,
+        }
+    }
+}
+
+/// All complaints of a reader of manifests.
+pub fn diagnostics(errors: skep_manifest::Errors) -> Vec<Diagnostic> {
+    errors.into_iter().map(Diagnostic::from).collect()
+}
+
+impl From<skep_manifest::Errors> for SetupError {
+    fn from(errors: skep_manifest::Errors) -> Self {
+        Self::Input(diagnostics(errors))
+    }
+}

@@ -6,7 +6,15 @@
 pub mod error;
 pub mod evidence;
 pub mod frame;
+pub mod judge;
+pub mod matcher;
+mod names;
+mod packet;
+pub mod plan;
+pub mod reasons;
+pub mod schema;
 pub mod snapshot;
+pub mod suggest;
 pub mod units;
 pub mod world;
 

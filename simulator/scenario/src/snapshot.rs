@@ -117,6 +117,16 @@ pub fn metric_name(number: u8) -> String {
     }
 }
 
+/// Flags of conntrack entries, with the names that cilium-dbg prints.
+pub const CONNTRACK_FLAGS: [(u16, &str); 6] = [
+    (ct_flag::RX_CLOSING, "RxClosing"),
+    (ct_flag::TX_CLOSING, "TxClosing"),
+    (ct_flag::LB_LOOPBACK, "LBLoopback"),
+    (ct_flag::SEEN_NON_SYN, "SeenNonSyn"),
+    (ct_flag::NODE_PORT, "NodePort"),
+    (ct_flag::PROXY_REDIRECT, "ProxyRedirect"),
+];
+
 /// Who made a conntrack entry (`TUPLE_F_*`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -174,14 +184,6 @@ impl ConntrackEntry {
     /// From a key and a value of `skep_ct4_global` or `skep_ct_any4_global`. `now_s` is the monotonic clock that
     /// lifetimes are in, in seconds.
     pub fn decode(key: &CtTuple4, value: &CtEntry, now_s: u64) -> Self {
-        const FLAGS: [(u16, &str); 6] = [
-            (ct_flag::RX_CLOSING, "RxClosing"),
-            (ct_flag::TX_CLOSING, "TxClosing"),
-            (ct_flag::LB_LOOPBACK, "LBLoopback"),
-            (ct_flag::SEEN_NON_SYN, "SeenNonSyn"),
-            (ct_flag::NODE_PORT, "NodePort"),
-            (ct_flag::PROXY_REDIRECT, "ProxyRedirect"),
-        ];
         let direction = match key.flags {
             f if f & tuple_flag::SERVICE != 0 => ConntrackDirection::Service,
             f if f & tuple_flag::RELATED != 0 => ConntrackDirection::Related,
@@ -200,7 +202,7 @@ impl ConntrackEntry {
             expires_s: i64::from(value.lifetime) - i64::try_from(now_s).unwrap_or(i64::MAX),
             packets: value.packets,
             bytes: value.bytes,
-            flags: FLAGS.iter().filter(|(b, _)| value.flags & b != 0).map(|(_, n)| (*n).to_owned()).collect(),
+            flags: CONNTRACK_FLAGS.iter().filter(|(b, _)| value.flags & b != 0).map(|(_, n)| (*n).to_owned()).collect(),
             src_identity: value.src_sec_id,
         }
     }
