@@ -5,7 +5,9 @@
 use crate::flow::{Flow, Kind, Running};
 use crate::machine::Machine;
 use crate::recorder::{Entry, HookRun};
-use skep_net::{Direction as Way, DropReason, FrameId, Net, Origin, Record, Taker, Verdict as NetVerdict, What};
+use skep_net::{
+    Direction as Way, DropReason, FrameId, Net, Origin, Record, Taker, Verdict as NetVerdict, What,
+};
 use skep_scenario::evidence::Packets;
 use skep_scenario::{
     Class, Direction, Evidence, Fact, FrameView, HookPoint, Hop, HopKind, Identity, MacAddr, Verdict, Walk,
@@ -56,8 +58,7 @@ fn tell_status(walks: &mut [Walk], status: u16, bytes: u64) {
 }
 
 fn tally(packets: &mut Packets, direction: Direction, end: Option<&What>) {
-    let arrived =
-        matches!(end, Some(What::Delivered { .. } | What::Consumed { by: Taker::Icmp }));
+    let arrived = matches!(end, Some(What::Delivered { .. } | What::Consumed { by: Taker::Icmp }));
     let (made, got) = match direction {
         Direction::Forward => (&mut packets.sent, &mut packets.delivered),
         Direction::Reply => (&mut packets.replied, &mut packets.received),
@@ -194,12 +195,13 @@ impl Builder<'_> {
                 (HopKind::Decapsulate, Verdict::Ok, vec![tunnel(*vni, *source)])
             }
             What::Wire => (HopKind::Transit, Verdict::Ok, Vec::new()),
-            What::Delivered { .. } | What::Consumed { by: Taker::Icmp | Taker::Hook } | What::Merged { .. } => {
-                (HopKind::Deliver, Verdict::Delivered, Vec::new())
-            }
+            What::Delivered { .. }
+            | What::Consumed { by: Taker::Icmp | Taker::Hook }
+            | What::Merged { .. } => (HopKind::Deliver, Verdict::Delivered, Vec::new()),
             What::Consumed { by: Taker::Arp } => (HopKind::Resolve, Verdict::Delivered, neighbour(after)),
             What::Dropped { reason } => {
-                let kind = if reason.name().starts_with("FABRIC_") { HopKind::Transit } else { HopKind::Deliver };
+                let kind =
+                    if reason.name().starts_with("FABRIC_") { HopKind::Transit } else { HopKind::Deliver };
                 (kind, Verdict::Dropped { reason: reason.name().to_owned() }, Vec::new())
             }
         };

@@ -64,7 +64,14 @@ impl Scene<'_> {
     }
 
     /// The programs from `from` to `to` of the chain as one hop; `last` if the chain ends with it.
-    fn segment(&self, names: &[&str], from: usize, to: usize, last: bool, point: Option<HookPoint>) -> ProgramRun {
+    fn segment(
+        &self,
+        names: &[&str],
+        from: usize,
+        to: usize,
+        last: bool,
+        point: Option<HookPoint>,
+    ) -> ProgramRun {
         let chain = &self.run.chain[from..to];
         let accesses = self.run.accesses.iter().filter(|a| chain.contains(&a.program));
         let events: Vec<&Event> = self
@@ -136,7 +143,9 @@ impl Scene<'_> {
     }
 
     fn read_ipcache(&self, hop: &mut ProgramRun, access: &Access) {
-        let Some(key) = IpcacheKey::from_bytes(&access.key).filter(|k| k.family == FAMILY_IPV4) else { return };
+        let Some(key) = IpcacheKey::from_bytes(&access.key).filter(|k| k.family == FAMILY_IPV4) else {
+            return;
+        };
         let address = Ipv4Addr::from(key.ip4.octets());
         let entry = access.value.as_deref().and_then(RemoteEndpointInfo::from_bytes).map(|info| {
             let tunnel = Ipv4Addr::from(info.tunnel_endpoint.octets());
@@ -308,4 +317,3 @@ impl Conntrack {
 pub(crate) fn tells_drop(events: &[Event]) -> bool {
     events.iter().any(|e| matches!(e, Event::Drop(_)))
 }
-

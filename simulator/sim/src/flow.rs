@@ -56,7 +56,8 @@ pub(crate) fn start(
         Until::Bytes(bytes) => Some(Hold::Bytes(bytes)),
         Until::Done | Until::Time(_) | Until::Quiet(_) => None,
     };
-    let options = |timeout: Duration| FlowOptions { timeout_ns: Some(nanos(timeout)), hold, ..FlowOptions::default() };
+    let options =
+        |timeout: Duration| FlowOptions { timeout_ns: Some(nanos(timeout)), hold, ..FlowOptions::default() };
     let address = || to.ok_or_else(|| NetError::Invalid("the flow has no destination".to_owned()));
     let (id, kind) = match stimulus {
         Stimulus::Http { port, path, .. } => {
@@ -73,13 +74,13 @@ pub(crate) fn start(
             (net.start_udp(ns, address()?, *port, &payload, options(SEND_SETTLE))?, Kind::Other)
         }
         Stimulus::Ping { count, .. } => {
-            let options =
-                FlowOptions { interval_ns: Some(nanos(PING_INTERVAL)), ..options(PING_INTERVAL) };
+            let options = FlowOptions { interval_ns: Some(nanos(PING_INTERVAL)), ..options(PING_INTERVAL) };
             (net.start_ping(ns, address()?, u32::from(*count), options)?, Kind::Other)
         }
         Stimulus::Send { packets, .. } => return send(net, ns, packets),
     };
-    let tuple = net.flow(id).map(|f| tuple_of(&f.tuple)).ok_or_else(|| NetError::NotFound("the flow".to_owned()))?;
+    let tuple =
+        net.flow(id).map(|f| tuple_of(&f.tuple)).ok_or_else(|| NetError::NotFound("the flow".to_owned()))?;
     Ok((Running::Sockets(id), kind, tuple))
 }
 
@@ -155,7 +156,9 @@ impl Flow {
             established: state.established,
             refused: matches!(
                 state.outcome,
-                Some(End::Refused | End::Unreachable { kind: DESTINATION_UNREACHABLE, code: PORT_UNREACHABLE })
+                Some(
+                    End::Refused | End::Unreachable { kind: DESTINATION_UNREACHABLE, code: PORT_UNREACHABLE }
+                )
             ),
             timed_out: state.outcome == Some(End::TimedOut),
             status: state.status,

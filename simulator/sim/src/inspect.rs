@@ -5,8 +5,8 @@
 use crate::facts::identity_name;
 use crate::machine::Member;
 use skep_abi::map::{
-    CT_ANY4_GLOBAL, CT4_GLOBAL, CtEntry, CtTuple4, IPCACHE, IpcacheKey, METRICS, MetricsKey, MetricsValue, PolicyEntry,
-    PolicyKey, RemoteEndpointInfo,
+    CT_ANY4_GLOBAL, CT4_GLOBAL, CtEntry, CtTuple4, IPCACHE, IpcacheKey, METRICS, MetricsKey, MetricsValue,
+    PolicyEntry, PolicyKey, RemoteEndpointInfo,
 };
 use skep_agent_core::{Cluster, PodKey, model};
 use skep_scenario::evidence::PolicyDirection;

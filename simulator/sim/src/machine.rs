@@ -220,9 +220,16 @@ impl Machine {
 }
 
 /// Starts a pod's stack with what its containers listen at: HTTP at TCP ports, an echo at UDP ports.
-fn begin_pod(net: &mut Net, host: &Host, pod: &PodKey, ports: &[ContainerPort]) -> Result<NsId, skep_net::NetError> {
+fn begin_pod(
+    net: &mut Net,
+    host: &Host,
+    pod: &PodKey,
+    ports: &[ContainerPort],
+) -> Result<NsId, skep_net::NetError> {
     let name = pod.to_string();
-    let ns = host.namespace(&name).ok_or_else(|| skep_net::NetError::NotFound(format!("the namespace of {name}")))?;
+    let ns = host
+        .namespace(&name)
+        .ok_or_else(|| skep_net::NetError::NotFound(format!("the namespace of {name}")))?;
     net.attach_stack(ns, &name)?;
     for port in ports {
         let served = match port.protocol {
@@ -334,7 +341,10 @@ impl Hooks for Machine {
             let text = match verdict {
                 Verdict::Redirect { ifindex, ingress } => {
                     let way = if ingress { "ingress" } else { "egress" };
-                    format!("redirect to {way} of {}", self.members[at.node.0 as usize].host.device_name(ifindex))
+                    format!(
+                        "redirect to {way} of {}",
+                        self.members[at.node.0 as usize].host.device_name(ifindex)
+                    )
                 }
                 other => format!("{other:?}").to_lowercase(),
             };

@@ -235,10 +235,8 @@ impl Hands<'_> {
             }
             DeviceKind::Vxlan { port } => {
                 let end = &device.end;
-                let ifindex = self
-                    .net
-                    .add_vxlan(id, &link.name, end.mac.octets(), *port, end.mtu)
-                    .map_err(refused)?;
+                let ifindex =
+                    self.net.add_vxlan(id, &link.name, end.mac.octets(), *port, end.mtu).map_err(refused)?;
                 self.set_addresses(ifindex, end)?;
                 created.insert(link.clone(), ifindex);
             }
@@ -326,7 +324,10 @@ impl Hands<'_> {
             let (mut alive, mut deleted) = (0, 0);
             for (key, value) in self.host.kernel.entries(id) {
                 if gc::expired(&value, now_s) {
-                    self.host.kernel.map_delete(id, &key).map_err(|e| refused(format_args!("{name}: {e}")))?;
+                    self.host
+                        .kernel
+                        .map_delete(id, &key)
+                        .map_err(|e| refused(format_args!("{name}: {e}")))?;
                     deleted += 1;
                 } else {
                     alive += 1;

@@ -13,8 +13,8 @@ use skep_net::{Net, NetError};
 use skep_object::ObjectSet;
 use skep_scenario::world::{Labelled, Target};
 use skep_scenario::{
-    Capability, Change, ClusterSpec, Diagnostic, Evidence, Fault, FlowId, Offers, Query, SetupError, Snapshot,
-    Stimulus, Until, World,
+    Capability, Change, ClusterSpec, Diagnostic, Evidence, Fault, FlowId, Offers, Query, SetupError,
+    Snapshot, Stimulus, Until, World,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -68,10 +68,12 @@ impl SimWorld {
         let mut hashes = BTreeMap::new();
         for object in Object::ALL {
             let parsed = skep_vm::Object::parse(set.bytes(*object)).map_err(|e| {
-                let mut what = Diagnostic::new(e.to_string())
-                    .help("build it anew (cargo xtask ebpf), or leave --object out to use the built-in objects");
+                let mut what = Diagnostic::new(e.to_string()).help(
+                    "build it anew (cargo xtask ebpf), or leave --object out to use the built-in objects",
+                );
                 let file = format!("{}.o", object.name());
-                what.file = Some(options.objects.as_ref().map_or_else(|| file.clone().into(), |dir| dir.join(&file)));
+                what.file =
+                    Some(options.objects.as_ref().map_or_else(|| file.clone().into(), |dir| dir.join(&file)));
                 SetupError::input(what)
             })?;
             objects.insert(*object, parsed);
@@ -138,7 +140,11 @@ impl World for SimWorld {
         let nodes: Vec<skep_agent_core::NodeEntry> = spec
             .nodes
             .iter()
-            .map(|n| skep_agent_core::NodeEntry { name: n.name.clone(), address: n.address, pod_cidr: n.pod_cidr })
+            .map(|n| skep_agent_core::NodeEntry {
+                name: n.name.clone(),
+                address: n.address,
+                pod_cidr: n.pod_cidr,
+            })
             .collect();
         let (cluster, steps) = Cluster::build(&nodes, &manifests).map_err(diagnostics)?;
         let mut net = Net::new(spec.seed, START_NS);
@@ -229,8 +235,10 @@ impl Built {
                 self.tell(steps)
             }
             Change::Relabel { object: Labelled::Namespace(namespace), labels } => {
-                let steps = self.cluster.relabel_namespace(namespace, labels).map_err(diagnostics)?;
-                self.tell(steps)
+                let _ = labels;
+                Err(SetupError::Refused(format!(
+                    "namespace {namespace}: relabel is for pods; apply its manifest with the new labels"
+                )))
             }
             Change::RestartAgent { node } => {
                 let index = self.member(node)?;
@@ -298,8 +306,9 @@ impl Built {
             Until::Time(time) => self.net.run_for(&mut self.machine, nanos(time)),
             Until::Quiet(quiet) => self.until_quiet(quiet, Duration::MAX),
             Until::Done | Until::Established | Until::Bytes(_) => {
+                let deadline = self.deadline(number);
                 while !self.flows[number as usize].has_reached(&self.net, until)
-                    && self.net.step(&mut self.machine, self.deadline(number))
+                    && self.net.step(&mut self.machine, deadline)
                 {}
                 if let Running::Packets { end_ns, .. } = self.flows[number as usize].run {
                     let left = end_ns.saturating_sub(self.net.now_ns());
@@ -374,9 +383,7 @@ impl Built {
     }
 
     fn member(&self, node: &str) -> Result<usize, SetupError> {
-        self.machine
-            .index_of(node)
-            .ok_or_else(|| SetupError::Refused(format!("node {node} does not exist")))
+        self.machine.index_of(node).ok_or_else(|| SetupError::Refused(format!("node {node} does not exist")))
     }
 
     fn inspect(&self, query: &Query) -> Result<Snapshot, SetupError> {
@@ -394,7 +401,9 @@ impl Built {
                 Snapshot::Policy(inspect::policy(member(&node)?, endpoint))
             }
             Query::Ipcache { node } => Snapshot::Ipcache(inspect::ipcache(member(node)?)),
-            Query::Endpoints { node } => Snapshot::Endpoints(inspect::endpoints(member(node)?, &self.cluster)),
+            Query::Endpoints { node } => {
+                Snapshot::Endpoints(inspect::endpoints(member(node)?, &self.cluster))
+            }
             Query::Map { node, name } => Snapshot::Map(
                 inspect::map(member(node)?, name)
                     .ok_or_else(|| SetupError::Refused(format!("node {node} has no map {name}")))?,
