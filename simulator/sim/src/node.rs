@@ -3,9 +3,9 @@
 //! The one place that writes maps from outside. Decides nothing: whatever an action asks for is done or refused, and
 //! what an inventory lists is read back from the net and the vm.
 
-use skep_abi::map::{CALL_POLICY, MapKind, MapSpec, Scope};
+use skep_abi::map::{CALL_POLICY, MapSpec};
 use skep_abi::program::{Hook, Object};
-use skep_agent_core::model::{self, DeviceKind, Link, Load, LoadId, Map, Netns, RouteKey, Value};
+use skep_agent_core::model::{self, DeviceKind, Link, Load, LoadId, Netns, RouteKey, Value};
 use skep_agent_core::{Action, Datapath, Node, Outcome, Refused, Swept, diff, gc};
 use skep_net::{Direction, HookId, IfIndex, Net, NodeId, NsId, Scope as RouteScope, VethEnd};
 use skep_vm::{Kernel, KernelConfig, LoadSpec, Loaded, MapDef, MapId, ProgramId, UpdateMode};
@@ -123,7 +123,7 @@ fn refused(why: impl std::fmt::Display) -> Refused {
 impl Node for Hands<'_> {
     fn perform(&mut self, action: &Action) -> Result<Outcome, Refused> {
         let outcome = self.act(action)?;
-        diff::apply(&mut self.host.have, action);
+        diff::apply(&mut self.host.have, action)?;
         if let Outcome::Created(links) = &outcome {
             for (link, ifindex) in links {
                 self.host.note_device(link.clone(), *ifindex);
@@ -386,7 +386,6 @@ fn direction(hook: Hook) -> Result<Direction, Refused> {
 
 /// A map for the vm, from the contract's list.
 fn definition(spec: &MapSpec) -> MapDef {
-    debug_assert!(spec.kind != MapKind::ProgArray || spec.scope != Scope::Endpoint);
     MapDef {
         name: spec.name.to_owned(),
         kind: spec.kind as u32,
@@ -395,9 +394,4 @@ fn definition(spec: &MapSpec) -> MapDef {
         max_entries: spec.max_entries,
         flags: spec.flags,
     }
-}
-
-/// The map of the inventory as it is asked for by name: its specification.
-pub(crate) fn spec_of<'a>(host: &'a Host, name: &str) -> Option<&'a MapSpec> {
-    host.have.maps.get(name).map(|Map { spec, .. }| spec)
 }
