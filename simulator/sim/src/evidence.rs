@@ -141,7 +141,7 @@ impl Builder<'_> {
             let verdict = match (&program.dropped, run.programs.get(i + 1)) {
                 (Some(reason), _) => Verdict::Dropped { reason: reason.clone() },
                 (None, Some(next)) => Verdict::TailCall { to: next.program.clone() },
-                (None, None) if program.answered => Verdict::Answered,
+                (None, None) if program.answered && matches!(verdict, NetVerdict::Redirect { .. }) => Verdict::Answered,
                 (None, None) => self.hook_verdict(&entry.record, verdict),
             };
             let hook = program.point.unwrap_or(match way {
