@@ -9,9 +9,7 @@ use skep_abi::{DropReason, identity, mark};
 /// This node's own packets are another node's there, and identities whose scope is this node mean nothing there.
 #[inline(always)]
 pub const fn to_tunnel(id: u32) -> u32 {
-    if id == identity::HOST {
-        identity::REMOTE_NODE
-    } else if id >= identity::SCOPE_REMOTE_NODE {
+    if id == identity::HOST || id >= identity::SCOPE_REMOTE_NODE {
         identity::REMOTE_NODE
     } else if id >= identity::SCOPE_CIDR || id == identity::UNKNOWN {
         identity::WORLD

@@ -1,0 +1,22 @@
+//! The object of skep_host, skep_net and the node's devices (Cilium's bpf_host).
+#![no_std]
+#![no_main]
+
+mod from_host;
+mod from_netdev;
+mod to_host;
+mod to_netdev;
+
+use skep_abi::identity;
+use skep_core::identity as identities;
+use skep_ebpf::skb::Skb;
+
+/// The identity of what this node's stack sends: what the mark says, or this node if its own sockets made it.
+#[inline(always)]
+fn sender(skb: Skb) -> Option<u32> {
+    match identities::of_mark(skb.mark()) {
+        Some(id) => Some(id),
+        None if skb.ingress_ifindex() == 0 => Some(identity::HOST),
+        None => None,
+    }
+}
