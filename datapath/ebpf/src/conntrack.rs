@@ -3,8 +3,8 @@
 //! Knows which map holds which protocol and which fields of an entry a packet changes.
 
 use aya_ebpf::helpers::generated as helper;
-use skep_abi::map::{CtEntry, CtStatus, CtTuple4};
 use skep_abi::DropReason;
+use skep_abi::map::{CtEntry, CtStatus, CtTuple4};
 use skep_core::conntrack::{self, Seen};
 use skep_core::tuple::{self, Flow};
 use skep_core::{Direction, protocol};

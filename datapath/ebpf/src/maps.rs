@@ -5,11 +5,11 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated as helper;
 use core::ffi::c_void;
+use skep_abi::Be32;
 use skep_abi::map::{
     self, CtEntry, CtTuple4, EndpointInfo, EndpointKey, IpcacheKey, MetricsKey, MetricsValue, PolicyEntry,
     PolicyKey, RemoteEndpointInfo,
 };
-use skep_abi::Be32;
 
 use crate::skb::Skb;
 
@@ -29,8 +29,11 @@ unsafe impl<K, V, const KIND: usize, const MAX_ENTRIES: usize, const FLAGS: usiz
 {
 }
 
-impl<K, V, const KIND: usize, const MAX_ENTRIES: usize, const FLAGS: usize> Map<K, V, KIND, MAX_ENTRIES, FLAGS> {
-    const fn new(spec: &map::MapSpec) -> Self {
+impl<K, V, const KIND: usize, const MAX_ENTRIES: usize, const FLAGS: usize>
+    Map<K, V, KIND, MAX_ENTRIES, FLAGS>
+{
+    /// The definition of a map of the contract.
+    pub const fn new(spec: &map::MapSpec) -> Self {
         assert!(size_of::<K>() == spec.key_size as usize && size_of::<V>() == spec.value_size as usize);
         assert!(KIND == spec.kind as usize);
         Self {
@@ -51,7 +54,9 @@ impl<K, V, const KIND: usize, const MAX_ENTRIES: usize, const FLAGS: usize> Map<
     #[inline(always)]
     pub fn find(&self, key: &K) -> *mut V {
         // SAFETY: the definition's key type is the map's.
-        unsafe { helper::bpf_map_lookup_elem(self.as_ptr(), core::ptr::from_ref(key).cast_mut().cast()).cast() }
+        unsafe {
+            helper::bpf_map_lookup_elem(self.as_ptr(), core::ptr::from_ref(key).cast_mut().cast()).cast()
+        }
     }
 
     /// Sets the value of `key`; whether the kernel did.
@@ -95,18 +100,31 @@ impl<K, V, const KIND: usize, const MAX_ENTRIES: usize, const FLAGS: usize> Map<
 }
 
 macro_rules! maps {
-    ($($(#[doc = $doc:literal])+ $symbol:literal $name:ident: $key:ty => $value:ty;)*) => {$(
-        $(#[doc = $doc])+
-        #[unsafe(link_section = ".maps")]
-        #[unsafe(export_name = $symbol)]
-        pub static $name: Map<
-            $key,
-            $value,
-            { map::$name.kind as usize },
-            { map::$name.max_entries as usize },
-            { map::$name.flags as usize },
-        > = Map::new(&map::$name);
-    )*};
+    ($($(#[doc = $doc:literal])+ $symbol:literal $name:ident: $key:ty => $value:ty;)*) => {
+        /// The types of the definitions below.
+        #[expect(non_camel_case_types, reason = "each is named as its map is")]
+        pub mod types {
+            use super::*;
+            $(
+                $(#[doc = $doc])+
+                pub type $name = Map<
+                    $key,
+                    $value,
+                    { map::$name.kind as usize },
+                    { map::$name.max_entries as usize },
+                    { map::$name.flags as usize },
+                >;
+            )*
+        }
+
+        unsafe extern "Rust" {
+            $(
+                $(#[doc = $doc])+
+                #[link_name = $symbol]
+                pub safe static $name: types::$name;
+            )*
+        }
+    };
 }
 
 maps! {
@@ -128,6 +146,18 @@ maps! {
     "skep_calls" CALLS: u32 => u32;
     /// handle_policy of every local endpoint.
     "skep_call_policy" CALL_POLICY: u32 => u32;
+}
+
+/// Defines the maps of an object: those that its programs ask, and no others.
+#[macro_export]
+macro_rules! define_maps {
+    ($($symbol:literal $name:ident,)*) => {
+        const _: () = {$(
+            #[unsafe(link_section = ".maps")]
+            #[unsafe(export_name = $symbol)]
+            static $name: $crate::maps::types::$name = $crate::maps::Map::new(&skep_abi::map::$name);
+        )*};
+    };
 }
 
 /// The local endpoint, or the address of this node, that `address` is.

@@ -193,7 +193,7 @@ impl Skb {
     pub fn ether_type(self) -> Result<u16, DropReason> {
         let p = self.pulled(ETH_LEN).ok_or(DropReason::UNSUPPORTED_L2_PROTOCOL)?;
         // SAFETY: 14 bytes are there.
-        let kind = u16::from_be(unsafe { p.add(12).cast::<u16>().read_unaligned() });
+        let kind = u16::from_be(unsafe { u16_at(p, 12) });
         if kind < ETHERTYPE_MIN { Err(DropReason::UNSUPPORTED_L2_PROTOCOL) } else { Ok(kind) }
     }
 
@@ -209,12 +209,12 @@ impl Skb {
             let ip = p.add(ETH_LEN);
             (
                 ip.read(),
-                ip.add(6).cast::<u16>().read_unaligned(),
+                u16_at(ip, 6),
                 ip.add(8).read(),
                 ip.add(9).read(),
-                ip.add(10).cast::<u16>().read_unaligned(),
-                ip.add(12).cast::<u32>().read_unaligned(),
-                ip.add(16).cast::<u32>().read_unaligned(),
+                u16_at(ip, 10),
+                u32_at(ip, 12),
+                u32_at(ip, 16),
             )
         };
         let len = (version & 0x0f) as u32 * 4;
@@ -271,18 +271,15 @@ impl Skb {
         // SAFETY: 42 bytes are there, and all offsets end before them.
         unsafe {
             let arp = p.add(ETH_LEN);
-            let be16 = |offset| u16::from_be(arp.add(offset).cast::<u16>().read_unaligned());
+            let be16 = |offset| u16::from_be(u16_at(arp, offset));
             // Hardware Ethernet, protocol IPv4, lengths 6 and 4, operation request.
             if be16(0) != 1 || be16(2) != ETH_IPV4 || be16(4) != 0x0604 || be16(6) != 1 {
                 return None;
             }
             Some(ArpRequest {
-                sender_mac: Mac::from_bits(
-                    arp.add(8).cast::<u32>().read_unaligned() as u64
-                        | (arp.add(12).cast::<u16>().read_unaligned() as u64) << 32,
-                ),
-                sender: Be32::from_bits(arp.add(14).cast::<u32>().read_unaligned()),
-                target: Be32::from_bits(arp.add(24).cast::<u32>().read_unaligned()),
+                sender_mac: Mac::from_bits(u32_at(arp, 8) as u64 | (u16_at(arp, 12) as u64) << 32),
+                sender: Be32::from_bits(u32_at(arp, 14)),
+                target: Be32::from_bits(u32_at(arp, 24)),
             })
         }
     }
@@ -299,11 +296,11 @@ impl Skb {
             put_mac(p, request.sender_mac);
             put_mac(p.add(6), mac);
             let arp = p.add(ETH_LEN);
-            arp.add(6).cast::<u16>().write_unaligned(2u16.to_be());
+            put16(arp, 6, 2u16.to_be());
             put_mac(arp.add(8), mac);
-            arp.add(14).cast::<u32>().write_unaligned(request.target.bits());
+            put32(arp, 14, request.target.bits());
             put_mac(arp.add(18), request.sender_mac);
-            arp.add(24).cast::<u32>().write_unaligned(request.sender.bits());
+            put32(arp, 24, request.sender.bits());
         }
         Ok(())
     }
@@ -338,7 +335,7 @@ impl Skb {
             put_mac(p.add(6), src);
             let ip = p.add(ETH_LEN);
             ip.add(8).write(ttl);
-            ip.add(10).cast::<u16>().write_unaligned(check);
+            put16(ip, 10, check);
         }
         Ok(())
     }
@@ -395,16 +392,54 @@ fn port(first: u8, second: u8) -> Be16 {
     Be16::from_bits(u16::from_ne_bytes([first, second]))
 }
 
+/// A value at an even address. Headers begin at one (the kernel's NET_IP_ALIGN, and drivers without it), but an IPv4
+/// address need not stand at a multiple of four; the verifier refuses nothing here, the compiler must know.
+#[repr(C, packed(2))]
+#[derive(Clone, Copy)]
+struct Even<T: Copy>(T);
+
+/// # Safety
+/// Two bytes at `p + offset` may be read, and both are even.
+#[inline(always)]
+unsafe fn u16_at(p: *const u8, offset: usize) -> u16 {
+    // SAFETY: the caller's.
+    unsafe { p.add(offset).cast::<u16>().read() }
+}
+
+/// # Safety
+/// Four bytes at `p + offset` may be read, and both are even.
+#[inline(always)]
+unsafe fn u32_at(p: *const u8, offset: usize) -> u32 {
+    // SAFETY: the caller's.
+    unsafe { p.add(offset).cast::<Even<u32>>().read().0 }
+}
+
+/// # Safety
+/// Two bytes at `p + offset` may be written, and both are even.
+#[inline(always)]
+unsafe fn put16(p: *mut u8, offset: usize, value: u16) {
+    // SAFETY: the caller's.
+    unsafe { p.add(offset).cast::<u16>().write(value) }
+}
+
+/// # Safety
+/// Four bytes at `p + offset` may be written, and both are even.
+#[inline(always)]
+unsafe fn put32(p: *mut u8, offset: usize, value: u32) {
+    // SAFETY: the caller's.
+    unsafe { p.add(offset).cast::<Even<u32>>().write(Even(value)) }
+}
+
 /// Writes an Ethernet address.
 ///
 /// # Safety
-/// Six bytes at `p` may be written.
+/// Six bytes at `p` may be written, and it is even.
 #[inline(always)]
 unsafe fn put_mac(p: *mut u8, mac: Mac) {
     let bits = mac.bits();
     // SAFETY: the caller's.
     unsafe {
-        p.cast::<u32>().write_unaligned(bits as u32);
-        p.add(4).cast::<u16>().write_unaligned((bits >> 32) as u16);
+        put32(p, 0, bits as u32);
+        put16(p, 4, (bits >> 32) as u16);
     }
 }

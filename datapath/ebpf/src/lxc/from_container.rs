@@ -131,4 +131,3 @@ fn go_on(skb: Skb, ends: &mut Ends) -> Result<i32, DropReason> {
     }
     Ok(delivery::to_stack(skb, ends, ct))
 }
-

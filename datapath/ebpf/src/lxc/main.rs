@@ -9,6 +9,33 @@ mod to_container;
 use skep_ebpf::event::Ends;
 use skep_ebpf::globals::{ENDPOINT_ID, SECURITY_LABEL};
 
+skep_ebpf::define_maps! {
+    "skep_lxc" LXC,
+    "skep_ipcache" IPCACHE,
+    "skep_policy_v2" POLICY,
+    "skep_ct4_global" CT4_GLOBAL,
+    "skep_ct_any4_global" CT_ANY4_GLOBAL,
+    "skep_metrics" METRICS,
+    "skep_events" EVENTS,
+    "skep_calls" CALLS,
+    "skep_call_policy" CALL_POLICY,
+}
+
+skep_ebpf::define_globals! {
+    "endpoint_id" ENDPOINT_ID,
+    "endpoint_ipv4" ENDPOINT_IPV4,
+    "endpoint_mac" ENDPOINT_MAC,
+    "security_label" SECURITY_LABEL,
+    "interface_mac" INTERFACE_MAC,
+    "interface_ifindex" INTERFACE_IFINDEX,
+    "router_ipv4" ROUTER_IPV4,
+    "node_ipv4" NODE_IPV4,
+    "host_ifindex" HOST_IFINDEX,
+    "host_mac" HOST_MAC,
+    "tunnel_ifindex" TUNNEL_IFINDEX,
+    "tunnel_port" TUNNEL_PORT,
+}
+
 /// This endpoint as the source of what it sends.
 #[inline(always)]
 fn sending() -> Ends {

@@ -1,8 +1,8 @@
 //! tc ingress of the tunnel device: what another node sent. The network identifier is the source's identity.
 
-use skep_abi::DropReason;
 use skep_abi::event::TracePoint;
 use skep_abi::mark::delivery::FROM_TUNNEL;
+use skep_abi::{DropReason, identity};
 use skep_core::{Direction, identity as identities};
 use skep_ebpf::event::{self, Ends, NO_CT};
 use skep_ebpf::globals::HOST_MAC;
@@ -35,11 +35,14 @@ fn go_on(skb: Skb, ends: &mut Ends) -> Result<i32, DropReason> {
     identities::from_tunnel(vni)?;
 
     let ip = skb.ipv4()?;
+    if vni == identity::REMOTE_NODE {
+        ends.src = identities::refine_remote_node(vni, maps::remote(ip.saddr).map(|r| r.sec_identity));
+    }
     let ep = maps::endpoint(ip.daddr).ok_or(DropReason::STALE_OR_UNROUTABLE_IP)?;
     if delivery::is_host(&ep) {
         return delivery::to_this_node(skb, HOST_MAC.load(), ends, NO_CT);
     }
     ends.dst = ep.sec_id;
     ends.dst_id = ep.lxc_id;
-    Err(delivery::to_local_pod(skb, &ip, &ep, vni, FROM_TUNNEL))
+    Err(delivery::to_local_pod(skb, &ip, &ep, ends.src, FROM_TUNNEL))
 }
