@@ -14,14 +14,12 @@ fn seen(dir: Direction, tcp_flags: u8, now: u32) -> Seen {
 
 /// The entry after a connection's packets, as the end that opened it holds it; one packet a second from [`NOW`] on.
 fn after(packets: &[(Direction, u8)]) -> CtEntry {
-    let mut now = NOW;
     let mut entry: Option<CtEntry> = None;
-    for (dir, flags) in packets {
+    for (now, (dir, flags)) in (NOW..).zip(packets) {
         entry = Some(match entry {
             None => created(&seen(*dir, *flags, now), 300, 60),
             Some(e) => updated(e, &seen(*dir, *flags, now)),
         });
-        now += 1;
     }
     entry.expect("a connection has packets")
 }

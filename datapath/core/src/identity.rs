@@ -9,9 +9,7 @@ use skep_abi::{DropReason, identity, mark};
 /// This node's own packets are another node's there, and identities whose scope is this node mean nothing there.
 #[inline(always)]
 pub const fn to_tunnel(id: u32) -> u32 {
-    if id == identity::HOST {
-        identity::REMOTE_NODE
-    } else if id >= identity::SCOPE_REMOTE_NODE {
+    if id == identity::HOST || id >= identity::SCOPE_REMOTE_NODE {
         identity::REMOTE_NODE
     } else if id >= identity::SCOPE_CIDR || id == identity::UNKNOWN {
         identity::WORLD
@@ -33,6 +31,23 @@ pub const fn from_tunnel(vni: u32) -> Result<u32, DropReason> {
         return Err(DropReason::INVALID_VNI);
     }
     Ok(vni)
+}
+
+/// The source's identity behind that of the tunnel, where `known` is what the ipcache says of the source's address:
+/// another node may be the API server's, or be told apart from the rest by an identity of its own.
+#[inline(always)]
+pub const fn refine_remote_node(tunnel: u32, known: Option<u32>) -> u32 {
+    match known {
+        Some(id) if tunnel == identity::REMOTE_NODE && is_node(id) => id,
+        _ => tunnel,
+    }
+}
+
+/// Whether an identity is one of other nodes.
+#[inline(always)]
+const fn is_node(id: u32) -> bool {
+    matches!(id, identity::REMOTE_NODE | identity::KUBE_APISERVER)
+        || id >> 24 == identity::SCOPE_REMOTE_NODE >> 24
 }
 
 /// The identity of a packet that came in from the network without a tunnel, where `known` is what the ipcache says
@@ -105,6 +120,23 @@ mod tests {
             prop_assert_eq!(of_mark(mark::encode_identity(id)), Some(id));
             prop_assert_eq!(of_mark(overlay_mark(id)), Some(id));
             prop_assert_eq!(overlay_mark(id) & mark::MAGIC_MASK, mark::MAGIC_OVERLAY);
+        }
+    }
+
+    #[test]
+    fn only_another_node_is_refined_and_only_to_a_node() {
+        let scoped = identity::SCOPE_REMOTE_NODE + 3;
+        for (tunnel, known, want) in [
+            (6, Some(7), 7),
+            (6, Some(scoped), scoped),
+            (6, Some(6), 6),
+            (6, None, 6),
+            (6, Some(300), 6),
+            (6, Some(identity::HOST), 6),
+            (300, Some(7), 300),
+            (2, Some(7), 2),
+        ] {
+            assert_eq!(refine_remote_node(tunnel, known), want, "{tunnel} {known:?}");
         }
     }
 

@@ -30,6 +30,14 @@ pub struct Flow {
     pub tcp_flags: u8,
 }
 
+impl Flow {
+    /// The port that a policy is asked for: the destination's, and in ICMP none.
+    #[inline(always)]
+    pub const fn policy_port(&self) -> Be16 {
+        if self.proto == protocol::ICMP { Be16::from_bits(0) } else { self.dport }
+    }
+}
+
 /// Bits of a TCP header's flags (RFC 9293, section 3.1).
 pub mod tcp {
     /// The sender has finished.
@@ -193,6 +201,7 @@ mod tests {
         let (sport, dport, _) = icmp(icmp_type::ECHO_REPLY, id);
         let answer = Flow { sport, dport, ..flow(B, 0, A, 0, protocol::ICMP) };
         assert_eq!(answering(&answer, Direction::Ingress), making(&ask, Direction::Egress));
+        assert_eq!(ask.policy_port(), answer.policy_port(), "a policy knows no identifiers");
         let (sport, dport, _) = icmp(icmp_type::ECHO_REPLY, Be16::from_host(78));
         let other = Flow { sport, dport, ..answer };
         assert_ne!(answering(&other, Direction::Ingress), making(&ask, Direction::Egress));
