@@ -21,7 +21,13 @@ pub(crate) struct Fabric {
 
 impl Default for Fabric {
     fn default() -> Self {
-        Self { latency_ns: 100_000, loss: 0.0, link_loss: BTreeMap::new(), duplication: 0.0, cut: BTreeSet::new() }
+        Self {
+            latency_ns: 100_000,
+            loss: 0.0,
+            link_loss: BTreeMap::new(),
+            duplication: 0.0,
+            cut: BTreeSet::new(),
+        }
     }
 }
 
@@ -68,7 +74,12 @@ impl Net {
     fn copy_on_fabric(&mut self, h: &mut dyn Hooks, of: &Frame) -> Frame {
         let mut copy = self.new_frame(of.skb.clone());
         copy.devices = of.devices;
-        self.record(h, crate::transit::Place::FABRIC, &copy, What::Sent { origin: Origin::Copy { of: of.id } });
+        self.record(
+            h,
+            crate::transit::Place::FABRIC,
+            &copy,
+            What::Sent { origin: Origin::Copy { of: of.id } },
+        );
         copy
     }
 

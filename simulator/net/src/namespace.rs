@@ -149,7 +149,8 @@ impl Sysctl {
         if dotted == "net.ipv4.ip_forward" {
             return Ok(Self::Conf { device: "all".to_owned(), name: "forwarding".to_owned() });
         }
-        if let Some((device, leaf)) = dotted.strip_prefix("net.ipv4.conf.").and_then(|rest| rest.rsplit_once('.'))
+        if let Some((device, leaf)) =
+            dotted.strip_prefix("net.ipv4.conf.").and_then(|rest| rest.rsplit_once('.'))
             && (PER_DEVICE.contains(&leaf) || PER_DEVICE_WITHOUT_EFFECT.contains(&leaf))
         {
             return Ok(Self::Conf { device: device.to_owned(), name: leaf.to_owned() });

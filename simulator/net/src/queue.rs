@@ -1,7 +1,7 @@
 //! The event queue: what is due, in the order of (time, sequence). It knows no meaning of an event but its time.
 
 use crate::frame::Frame;
-use crate::{DropReason, IfIndex, NodeId, NsId, Origin};
+use crate::{DropReason, IfIndex, NodeId, NsId};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -15,11 +15,11 @@ pub(crate) enum Event {
     /// A frame that was made by hand begins its way.
     Inject { node: NodeId, ifindex: IfIndex, received: bool, frame: Frame },
     /// A packet that was made by hand is to be routed.
-    SendIp { ns: NsId, frame: Frame, origin: Origin },
+    SendIp { ns: NsId, frame: Frame },
     /// A packet of a namespace to itself, where no loopback device has a number.
     Local { ns: NsId, frame: Frame },
     /// A frame has lost its place: its device or namespace was deleted.
-    Drop { node: NodeId, ns: NsId, ifindex: IfIndex, frame: Frame, reason: DropReason },
+    Drop { node: NodeId, ns: NsId, ifindex: Option<IfIndex>, frame: Frame, reason: DropReason },
     /// A neighbour has not answered in time.
     Neighbour { ns: NsId, ifindex: IfIndex, address: Ipv4Addr },
     /// Fragments have waited for long enough.
@@ -61,9 +61,10 @@ impl Queue {
         self.events.remove(&due).is_some()
     }
 
-    /// Takes out the event of this sequence number.
-    pub(crate) fn cancel_sequence(&mut self, sequence: u64) -> bool {
-        let due = self.events.keys().find(|due| due.1 == sequence).copied();
+    /// Takes out the timer of this sequence number.
+    pub(crate) fn cancel_timer(&mut self, sequence: u64) -> bool {
+        let is = |(due, event): &(&Due, &Event)| due.1 == sequence && matches!(event, Event::Timer { .. });
+        let due = self.events.iter().find(is).map(|(due, _)| *due);
         due.is_some_and(|due| self.cancel(due))
     }
 }

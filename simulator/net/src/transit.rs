@@ -155,7 +155,14 @@ impl Net {
     }
 
     /// `veth_xmit` and `__dev_forward_skb`: the other end receives, from its backlog.
-    fn veth_xmit(&mut self, h: &mut dyn Hooks, node: NodeId, ifindex: IfIndex, peer: IfIndex, mut frame: Frame) {
+    fn veth_xmit(
+        &mut self,
+        h: &mut dyn Hooks,
+        node: NodeId,
+        ifindex: IfIndex,
+        peer: IfIndex,
+        mut frame: Frame,
+    ) {
         let devices = &self.nodes[node.0 as usize].devices;
         let (Some(device), Some(other)) = (devices.get(&ifindex), devices.get(&peer).filter(|d| d.up)) else {
             return self.drop_frame(h, self.place(node, ifindex), &frame, DropReason::DevReady);
@@ -203,7 +210,14 @@ impl Net {
 
     /// `skb_do_redirect`. The target is looked up in the namespace of the device; what is not there or cannot be done
     /// is freed without a reason.
-    fn redirect(&mut self, h: &mut dyn Hooks, from: Place, direction: Direction, verdict: Verdict, mut frame: Frame) {
+    fn redirect(
+        &mut self,
+        h: &mut dyn Hooks,
+        from: Place,
+        direction: Direction,
+        verdict: Verdict,
+        mut frame: Frame,
+    ) {
         let (Some(node), Some(ns)) = (from.node, from.ns) else { return };
         let target = match verdict {
             Verdict::Redirect { ifindex, .. }
@@ -251,7 +265,14 @@ impl Net {
     }
 
     /// `__bpf_redirect_neigh`: IPv4 only; a group address in the Ethernet header is refused.
-    fn redirect_neigh(&mut self, h: &mut dyn Hooks, from: Place, target: IfIndex, via: Option<Ipv4Addr>, frame: Frame) {
+    fn redirect_neigh(
+        &mut self,
+        h: &mut dyn Hooks,
+        from: Place,
+        target: IfIndex,
+        via: Option<Ipv4Addr>,
+        frame: Frame,
+    ) {
         let (Some(ns), Ok(header)) = (from.ns, Ipv4::parse(frame.network())) else {
             return self.drop_frame(h, from, &frame, DropReason::NotSpecified);
         };

@@ -28,7 +28,14 @@ pub(crate) fn source_port(hash: u32) -> u16 {
 
 impl Net {
     /// `vxlan_xmit_one` with metadata: into UDP, and out by the routes of the device's namespace.
-    pub(crate) fn vxlan_xmit(&mut self, h: &mut dyn Hooks, node: NodeId, ifindex: IfIndex, port: u16, mut frame: Frame) {
+    pub(crate) fn vxlan_xmit(
+        &mut self,
+        h: &mut dyn Hooks,
+        node: NodeId,
+        ifindex: IfIndex,
+        port: u16,
+        mut frame: Frame,
+    ) {
         let place = self.place(node, ifindex);
         let Some(ns) = place.ns else { return };
         let Some(tunnel) = frame.skb.tunnel.take().filter(|t| t.transmit) else {
@@ -76,7 +83,14 @@ impl Net {
     }
 
     /// `vxlan_rcv`: out of UDP; the inner frame arrives at the device.
-    pub(crate) fn vxlan_rcv(&mut self, h: &mut dyn Hooks, place: Place, ifindex: IfIndex, ip: &Ipv4, mut frame: Frame) {
+    pub(crate) fn vxlan_rcv(
+        &mut self,
+        h: &mut dyn Hooks,
+        place: Place,
+        ifindex: IfIndex,
+        ip: &Ipv4,
+        mut frame: Frame,
+    ) {
         let Some(node) = place.node else { return };
         let payload = ip.payload(frame.network());
         let (source_port, destination_port) = (wire::be16(payload, 0), wire::be16(payload, 2));
@@ -90,8 +104,13 @@ impl Net {
         let vni = wire::be32(header, 4) >> 8;
         let end = ETH_LEN + ip.total_len;
         frame.skb.trim(end);
-        let what =
-            What::Decapsulated { vni, source: ip.source, destination: ip.destination, source_port, destination_port };
+        let what = What::Decapsulated {
+            vni,
+            source: ip.source,
+            destination: ip.destination,
+            source_port,
+            destination_port,
+        };
         frame.skb.pull(ETH_LEN + ip.header_len + UDP_LEN + VXLAN_LEN);
         let inside = Place { ifindex: Some(ifindex), ..place };
         if frame.skb.len() < ETH_LEN {

@@ -212,7 +212,11 @@ pub(crate) struct Arp {
 impl Arp {
     /// Reads what follows the Ethernet header; none if it is not IPv4 over Ethernet, or too short.
     pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
-        if packet.len() < 28 || be16(packet, 0) != 1 || be16(packet, 2) != ETHERTYPE_IPV4 || packet[4..6] != [6, 4] {
+        if packet.len() < 28
+            || be16(packet, 0) != 1
+            || be16(packet, 2) != ETHERTYPE_IPV4
+            || packet[4..6] != [6, 4]
+        {
             return None;
         }
         Some(Self {

@@ -7,7 +7,7 @@ use crate::frame::Frame;
 use crate::namespace::Entry;
 use crate::queue::Event;
 use crate::record::{DropReason, Origin, Taker, What};
-use crate::wire::{self, Arp, BROADCAST, ETHERTYPE_IPV4, Ipv4};
+use crate::wire::{self, Arp, BROADCAST, ETHERTYPE_IPV4};
 use crate::{DeviceKind, Hooks, IfIndex, Mac, Net, NsId};
 use skep_packet::{PacketType, SkBuff};
 use std::collections::VecDeque;
@@ -24,7 +24,14 @@ const QUEUE_LEN: usize = 101;
 
 impl Entry {
     pub(crate) fn new() -> Self {
-        Self { mac: None, permanent: false, confirmed_ns: 0, probes: 0, timer: None, waiting: VecDeque::new() }
+        Self {
+            mac: None,
+            permanent: false,
+            confirmed_ns: 0,
+            probes: 0,
+            timer: None,
+            waiting: VecDeque::new(),
+        }
     }
 }
 
@@ -81,7 +88,14 @@ impl Net {
     }
 
     /// `arp_solicit`: asks, and sets the timer for the next time.
-    fn ask(&mut self, h: &mut dyn Hooks, ns: NsId, ifindex: IfIndex, target: Ipv4Addr, packet_source: Option<Ipv4Addr>) {
+    fn ask(
+        &mut self,
+        h: &mut dyn Hooks,
+        ns: NsId,
+        ifindex: IfIndex,
+        target: Ipv4Addr,
+        packet_source: Option<Ipv4Addr>,
+    ) {
         let at = self.now + RETRANS_NS;
         let Some(namespace) = self.namespaces.get_mut(&ns) else { return };
         let node = namespace.node;
@@ -109,7 +123,13 @@ impl Net {
     }
 
     /// `neigh_timer_handler`: asks again, or gives up.
-    pub(crate) fn neighbour_timer(&mut self, h: &mut dyn Hooks, ns: NsId, ifindex: IfIndex, address: Ipv4Addr) {
+    pub(crate) fn neighbour_timer(
+        &mut self,
+        h: &mut dyn Hooks,
+        ns: NsId,
+        ifindex: IfIndex,
+        address: Ipv4Addr,
+    ) {
         let Some(namespace) = self.namespaces.get_mut(&ns) else { return };
         let Some(entry) = namespace.neighbours.get_mut(&(ifindex, address)) else { return };
         entry.timer = None;
@@ -169,7 +189,15 @@ impl Net {
     }
 
     /// `neigh_update`: what waits goes out. An entry is made only for who asked us (`create`).
-    fn learn(&mut self, h: &mut dyn Hooks, ns: NsId, ifindex: IfIndex, address: Ipv4Addr, mac: Mac, create: bool) {
+    fn learn(
+        &mut self,
+        h: &mut dyn Hooks,
+        ns: NsId,
+        ifindex: IfIndex,
+        address: Ipv4Addr,
+        mac: Mac,
+        create: bool,
+    ) {
         let now = self.now;
         let Some(namespace) = self.namespaces.get_mut(&ns) else { return };
         let node = namespace.node;
@@ -200,5 +228,4 @@ fn set_ethernet(frame: &mut Frame, destination: Mac, source: Mac) {
         place.copy_from_slice(&header);
     }
     frame.skb.protocol = ETHERTYPE_IPV4;
-    debug_assert!(Ipv4::parse(frame.network()).is_ok(), "only IPv4 is sent through neighbours");
 }

@@ -59,7 +59,13 @@ impl Partial {
 
 impl Net {
     /// `ip_defrag`: the whole packet when its last part has come. It keeps the number of its first fragment.
-    pub(crate) fn reassemble(&mut self, h: &mut dyn Hooks, place: Place, ip: &Ipv4, frame: Frame) -> Option<Frame> {
+    pub(crate) fn reassemble(
+        &mut self,
+        h: &mut dyn Hooks,
+        place: Place,
+        ip: &Ipv4,
+        frame: Frame,
+    ) -> Option<Frame> {
         let ns = place.ns?;
         let length = ip.total_len - ip.header_len;
         // ip_frag_queue: beyond 65535 bytes, empty, or a middle part that is not a multiple of eight.

@@ -16,11 +16,20 @@ const TOS_ERROR: u8 = 0xc0;
 impl Net {
     /// `icmp_send`: an error about a packet, to its source, unless RFC 1122 section 3.2.2 forbids it. The packet
     /// itself is not ended by it.
-    pub(crate) fn icmp_error(&mut self, h: &mut dyn Hooks, ns: NsId, about: &Frame, kind: u8, code: u8, rest: [u8; 4]) {
+    pub(crate) fn icmp_error(
+        &mut self,
+        h: &mut dyn Hooks,
+        ns: NsId,
+        about: &Frame,
+        kind: u8,
+        code: u8,
+        rest: [u8; 4],
+    ) {
         let packet = about.network();
         let Ok(ip) = Ipv4::parse(packet) else { return };
         let to_one = matches!(about.skb.packet_type, PacketType::Host | PacketType::Outgoing);
-        let is_error = ip.protocol == ICMP && packet.get(ip.header_len).is_none_or(|k| wire::icmp_is_error(*k));
+        let is_error =
+            ip.protocol == ICMP && packet.get(ip.header_len).is_none_or(|k| wire::icmp_is_error(*k));
         let source_ok = !(ip.source.is_unspecified()
             || ip.source.is_multicast()
             || ip.source.is_loopback()

@@ -90,7 +90,13 @@ impl Net {
     }
 
     /// `fib_validate_source`: an own address as source, and the reverse path filter (RFC 3704; 1 strict, 2 loose).
-    fn validate_source(&self, ns: NsId, ifindex: IfIndex, device: &str, source: Ipv4Addr) -> Option<DropReason> {
+    fn validate_source(
+        &self,
+        ns: NsId,
+        ifindex: IfIndex,
+        device: &str,
+        source: Ipv4Addr,
+    ) -> Option<DropReason> {
         let namespace = self.namespaces.get(&ns)?;
         if self.is_local(ns, source) {
             let accepted = namespace.conf_max(device, "accept_local") != 0;

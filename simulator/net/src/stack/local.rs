@@ -80,6 +80,10 @@ impl Net {
         }
         let (source_port, port) = (wire::be16(segment, 0), wire::be16(segment, 2));
         let flags = segment[13];
+        // tcp_v4_rcv: only what was sent to one host.
+        if !self.is_local(ns, ip.destination) {
+            return self.drop_frame(h, place, &frame, DropReason::NotSpecified);
+        }
         let only_syn = flags & (SYN | ACK | RST | FIN) == SYN;
         let found = match self.namespaces.get(&ns).and_then(|n| n.host.as_ref()) {
             Some(host) => host.match_tcp((ip.source, source_port), (ip.destination, port), only_syn),
@@ -107,9 +111,6 @@ impl Net {
     }
 
     fn send_reset(&mut self, h: &mut dyn Hooks, ns: NsId, ip: &Ipv4, segment: &[u8]) {
-        if !self.is_local(ns, ip.destination) {
-            return;
-        }
         let header = Ipv4 { dont_fragment: true, ..Ipv4::fresh(ip.destination, ip.source, TCP, 0) };
         let mut packet = header.emit(segment);
         let partial = wire::start_checksum(&mut packet);

@@ -58,7 +58,8 @@ impl Net {
 
     /// To this host itself: by `lo` where the namespace has one with a number, else directly.
     fn loop_back(&mut self, h: &mut dyn Hooks, ns: NsId, frame: Frame) {
-        let lo = self.devices_in(ns).find(|(_, d)| d.kind == DeviceKind::Loopback).map(|(ifindex, _)| ifindex);
+        let lo =
+            self.devices_in(ns).find(|(_, d)| d.kind == DeviceKind::Loopback).map(|(ifindex, _)| ifindex);
         match lo {
             Some(ifindex) => self.neighbour_output(h, ns, ifindex, Ipv4Addr::LOCALHOST, frame),
             None => {
