@@ -101,3 +101,50 @@ pub struct FlowState {
     /// How it ended; none while it runs.
     pub outcome: Option<Outcome>,
 }
+
+/// A flow as the network keeps it.
+pub(crate) struct Flow {
+    pub(crate) ns: crate::NsId,
+    pub(crate) state: FlowState,
+    pub(crate) hold: Option<Hold>,
+    pub(crate) held_since_ns: u64,
+    pub(crate) deadline_ns: u64,
+    pub(crate) kind: Kind,
+    /// The last ICMP error that did not end it.
+    pub(crate) error: Option<Outcome>,
+}
+
+/// What a flow has left to do outside of TCP.
+pub(crate) enum Kind {
+    Tcp,
+    /// The datagram, until it is sent.
+    Udp {
+        payload: Option<Vec<u8>>,
+    },
+    Ping {
+        count: u32,
+        next_ns: u64,
+        interval_ns: u64,
+        timeout_ns: u64,
+    },
+}
+
+impl Flow {
+    /// When it has something to do by itself: its deadline, or its next echo request.
+    pub(crate) fn next_ns(&self) -> Option<u64> {
+        if self.state.outcome.is_some() || self.state.held {
+            return None;
+        }
+        match &self.kind {
+            Kind::Udp { payload: Some(_) } => Some(0),
+            Kind::Ping { count, next_ns, .. } if self.state.sent < *count => Some(*next_ns),
+            _ => Some(self.deadline_ns),
+        }
+    }
+
+    /// Ends it, unless it has ended.
+    pub(crate) fn finish(&mut self, outcome: Outcome) {
+        self.state.held = false;
+        self.state.outcome.get_or_insert(outcome);
+    }
+}

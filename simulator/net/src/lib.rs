@@ -9,19 +9,32 @@
 //! [`Accountant`] says whether every frame had an end.
 
 mod accountant;
+mod builder;
+mod device;
 mod error;
+mod fabric;
 mod flow;
+mod frame;
 mod hooks;
+mod host;
+mod http;
 mod id;
+mod namespace;
 mod net;
+mod queue;
 mod random;
 mod record;
+mod stack;
 mod topology;
+mod traffic;
+mod transit;
+mod vxlan;
+mod wire;
 
 pub use accountant::{Accountant, End};
 pub use error::NetError;
 pub use flow::{FiveTuple, FlowOptions, FlowState, Hold, HttpRequest, Outcome};
-pub use hooks::{Direction, format_mac, HookAt, HookId, Hooks, Verdict};
+pub use hooks::{Direction, HookAt, HookId, Hooks, Verdict, format_mac};
 pub use id::{FlowId, FrameId, IfIndex, Mac, NodeId, NsId, TimerId};
 pub use net::{Net, RunEnd};
 pub use random::Random;

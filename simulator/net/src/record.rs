@@ -223,6 +223,10 @@ reasons! {
     IpLocalSource = "SKB_DROP_REASON_IP_LOCAL_SOURCE",
     /// A destination that cannot be one.
     IpInvalidDest = "SKB_DROP_REASON_IP_INVALID_DEST",
+    /// A loopback address on a wire.
+    IpLocalNet = "SKB_DROP_REASON_IP_LOCALNET",
+    /// A segment that a listener does not take.
+    TcpFlags = "SKB_DROP_REASON_TCP_FLAGS",
     /// No driver of this EtherType.
     UnhandledProto = "SKB_DROP_REASON_UNHANDLED_PROTO",
     /// A hook at egress answered TC_ACT_SHOT.
@@ -245,10 +249,8 @@ reasons! {
     DupFrag = "SKB_DROP_REASON_DUP_FRAG",
     /// The rest of the fragments did not come in time.
     FragReasmTimeout = "SKB_DROP_REASON_FRAG_REASM_TIMEOUT",
-    /// The queue of the device's receiver is full.
-    CpuBacklog = "SKB_DROP_REASON_CPU_BACKLOG",
     /// ARP that is malformed or for a kind of network that this is not.
-    ArpMalformed = "SKB_DROP_REASON_HDR_TRUNC",
+    HdrTrunc = "SKB_DROP_REASON_HDR_TRUNC",
     /// Lost by the link, as a fault asked.
     FabricLoss = "FABRIC_LOSS",
     /// The link is cut, as a fault asked.
