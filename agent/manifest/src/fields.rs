@@ -3,14 +3,14 @@
 //! A row covers the field and all below it, until a longer row says otherwise. A field that is written and in no row
 //! is an error: nobody has said yet what it means to networking. Tests hold the tables against the types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Errors;
 use crate::source::{Data, Node, Source, join_key};
 
 /// What a field means to container networking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// agent/core and the oracle read it, or its validity is checked here.
     Used,
     /// It may stand there and changes nothing.
@@ -102,7 +102,8 @@ const NODE: Rows = &[
     ("status.addresses", Used),
 ];
 
-const POD: Rows = &[("status", NoEffect), ("status.phase", Used), ("status.podIP", Used), ("status.podIPs", Used)];
+const POD: Rows =
+    &[("status", NoEffect), ("status.phase", Used), ("status.podIP", Used), ("status.podIPs", Used)];
 
 const DEPLOYMENT: Rows = &[
     ("spec.replicas", Used),
@@ -176,12 +177,8 @@ const CRON_JOB: Rows = &[
     ("status", NoEffect),
 ];
 
-const NETWORK_POLICY: Rows = &[
-    ("spec.podSelector", Used),
-    ("spec.policyTypes", Used),
-    ("spec.ingress", Used),
-    ("spec.egress", Used),
-];
+const NETWORK_POLICY: Rows =
+    &[("spec.podSelector", Used), ("spec.policyTypes", Used), ("spec.ingress", Used), ("spec.egress", Used)];
 
 /// A kind's table, put together from parts that stand at different places of different kinds.
 pub(crate) fn table(kind: &str) -> BTreeMap<String, Effect> {
@@ -220,19 +217,25 @@ pub(crate) fn table(kind: &str) -> BTreeMap<String, Effect> {
 /// Refuses what the kind's table refuses or does not know.
 pub(crate) fn check(kind: &str, source: &Source, errors: &mut Errors) {
     let table = table(kind);
-    Check { table: &table, source, errors }.node(source.root(), String::new(), String::new(), None);
+    // What the type does not know has been said.
+    let said = errors.iter().filter_map(|error| error.field.clone()).collect();
+    Check { table: &table, source, errors, said }.node(source.root(), String::new(), String::new(), None);
 }
 
 struct Check<'a> {
     table: &'a BTreeMap<String, Effect>,
     source: &'a Source,
     errors: &'a mut Errors,
+    said: BTreeSet<String>,
 }
 
 impl Check<'_> {
     /// `path` is where the node stands, `pattern` the same with `[]` for each index, `above` what the rows say so far.
     fn node(&mut self, node: &Node, path: String, pattern: String, above: Option<Effect>) {
         let effect = self.table.get(&pattern).copied().or(above);
+        if self.said.contains(&path) {
+            return;
+        }
         if let Some(Refused(why)) = effect {
             if !node.is_null() {
                 self.errors.0.push(self.source.error(&path, "this field is not supported").help(why));
@@ -253,8 +256,11 @@ impl Check<'_> {
             }
             // An empty mapping above the rows says nothing yet: `spec: {}`.
             _ if effect.is_none() && !node.is_null() && !self.is_above_a_row(&pattern) => {
-                let error = self.source.error(&path, "this field is in no table of what matters to networking");
-                self.errors.0.push(error.help("leave it out; if it matters, it must be taught to skep first"));
+                let error =
+                    self.source.error(&path, "this field is in no table of what matters to networking");
+                self.errors
+                    .0
+                    .push(error.help("leave it out; if it matters, it must be taught to skep first"));
             }
             _ => {}
         }
@@ -268,7 +274,9 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core, networking::v1 as networking};
+    use k8s_openapi::api::{
+        apps::v1 as apps, batch::v1 as batch, core::v1 as core, networking::v1 as networking,
+    };
     use serde::de::DeserializeOwned;
 
     use super::*;
@@ -294,7 +302,7 @@ mod tests {
             let fields = shape::of::<T>(&steps(parent)).fields.unwrap_or_default();
             assert!(fields.contains(&name), "{kind}: the type has no {row}");
             let mut above = parent;
-            while !above.is_empty() && !table.contains_key(above) {
+            while !above.is_empty() && !table.contains_key(above.trim_end_matches("[]")) {
                 above = above.rsplit_once('.').map_or("", |(above, _)| above);
             }
             if above.is_empty() {
