@@ -14,12 +14,12 @@ pub(crate) enum Effect {
     /// agent/core and the oracle read it, or its validity is checked here.
     Used,
     /// It may stand there and changes nothing.
-    NoEffect,
+    Indifferent,
     /// An error that says why.
     Refused(&'static str),
 }
 
-use Effect::{NoEffect, Refused, Used};
+use Effect::{Indifferent, Refused, Used};
 
 /// Paths from the object's root, `[]` for each item of a list.
 type Rows = &'static [(&'static str, Effect)];
@@ -28,121 +28,121 @@ const META: Rows = &[
     ("name", Used),
     ("namespace", Used),
     ("labels", Used),
-    ("annotations", NoEffect),
-    ("generateName", NoEffect),
-    ("uid", NoEffect),
-    ("resourceVersion", NoEffect),
-    ("generation", NoEffect),
-    ("creationTimestamp", NoEffect),
-    ("deletionTimestamp", NoEffect),
-    ("deletionGracePeriodSeconds", NoEffect),
-    ("finalizers", NoEffect),
-    ("managedFields", NoEffect),
+    ("annotations", Indifferent),
+    ("generateName", Indifferent),
+    ("uid", Indifferent),
+    ("resourceVersion", Indifferent),
+    ("generation", Indifferent),
+    ("creationTimestamp", Indifferent),
+    ("deletionTimestamp", Indifferent),
+    ("deletionGracePeriodSeconds", Indifferent),
+    ("finalizers", Indifferent),
+    ("managedFields", Indifferent),
     ("ownerReferences", Used),
-    ("selfLink", NoEffect),
+    ("selfLink", Indifferent),
 ];
 
 const POD_SPEC: Rows = &[
-    ("containers", NoEffect),
+    ("containers", Indifferent),
     ("containers[].name", Used),
     ("containers[].ports", Used),
-    ("initContainers", NoEffect),
-    ("ephemeralContainers", NoEffect),
+    ("initContainers", Indifferent),
+    ("ephemeralContainers", Indifferent),
     ("hostNetwork", Used),
     ("nodeName", Used),
     // Placement. What stands in for the scheduler spreads pods over the nodes in order, unless nodeName says.
-    ("affinity", NoEffect),
-    ("nodeSelector", NoEffect),
-    ("tolerations", NoEffect),
-    ("topologySpreadConstraints", NoEffect),
-    ("schedulerName", NoEffect),
-    ("schedulingGates", NoEffect),
-    ("preemptionPolicy", NoEffect),
-    ("priority", NoEffect),
-    ("priorityClassName", NoEffect),
-    ("workloadRef", NoEffect),
+    ("affinity", Indifferent),
+    ("nodeSelector", Indifferent),
+    ("tolerations", Indifferent),
+    ("topologySpreadConstraints", Indifferent),
+    ("schedulerName", Indifferent),
+    ("schedulingGates", Indifferent),
+    ("preemptionPolicy", Indifferent),
+    ("priority", Indifferent),
+    ("priorityClassName", Indifferent),
+    ("workloadRef", Indifferent),
     // Names: there is no DNS in the datapath.
-    ("dnsConfig", NoEffect),
-    ("dnsPolicy", NoEffect),
-    ("hostAliases", NoEffect),
-    ("hostname", NoEffect),
-    ("hostnameOverride", NoEffect),
-    ("setHostnameAsFQDN", NoEffect),
-    ("subdomain", NoEffect),
+    ("dnsConfig", Indifferent),
+    ("dnsPolicy", Indifferent),
+    ("hostAliases", Indifferent),
+    ("hostname", Indifferent),
+    ("hostnameOverride", Indifferent),
+    ("setHostnameAsFQDN", Indifferent),
+    ("subdomain", Indifferent),
     // What runs, with which rights and for how long.
-    ("activeDeadlineSeconds", NoEffect),
-    ("automountServiceAccountToken", NoEffect),
-    ("enableServiceLinks", NoEffect),
-    ("hostIPC", NoEffect),
-    ("hostPID", NoEffect),
-    ("hostUsers", NoEffect),
-    ("imagePullSecrets", NoEffect),
-    ("os", NoEffect),
-    ("overhead", NoEffect),
-    ("readinessGates", NoEffect),
-    ("resourceClaims", NoEffect),
-    ("resources", NoEffect),
-    ("restartPolicy", NoEffect),
-    ("runtimeClassName", NoEffect),
-    ("securityContext", NoEffect),
-    ("serviceAccount", NoEffect),
-    ("serviceAccountName", NoEffect),
-    ("shareProcessNamespace", NoEffect),
-    ("terminationGracePeriodSeconds", NoEffect),
-    ("volumes", NoEffect),
+    ("activeDeadlineSeconds", Indifferent),
+    ("automountServiceAccountToken", Indifferent),
+    ("enableServiceLinks", Indifferent),
+    ("hostIPC", Indifferent),
+    ("hostPID", Indifferent),
+    ("hostUsers", Indifferent),
+    ("imagePullSecrets", Indifferent),
+    ("os", Indifferent),
+    ("overhead", Indifferent),
+    ("readinessGates", Indifferent),
+    ("resourceClaims", Indifferent),
+    ("resources", Indifferent),
+    ("restartPolicy", Indifferent),
+    ("runtimeClassName", Indifferent),
+    ("securityContext", Indifferent),
+    ("serviceAccount", Indifferent),
+    ("serviceAccountName", Indifferent),
+    ("shareProcessNamespace", Indifferent),
+    ("terminationGracePeriodSeconds", Indifferent),
+    ("volumes", Indifferent),
 ];
 
-const NAMESPACE: Rows = &[("spec", NoEffect), ("status", NoEffect)];
+const NAMESPACE: Rows = &[("spec", Indifferent), ("status", Indifferent)];
 
 const NODE: Rows = &[
-    ("spec", NoEffect),
+    ("spec", Indifferent),
     ("spec.podCIDR", Used),
     ("spec.podCIDRs", Used),
-    ("status", NoEffect),
+    ("status", Indifferent),
     ("status.addresses", Used),
 ];
 
 const POD: Rows =
-    &[("status", NoEffect), ("status.phase", Used), ("status.podIP", Used), ("status.podIPs", Used)];
+    &[("status", Indifferent), ("status.phase", Used), ("status.podIP", Used), ("status.podIPs", Used)];
 
 const DEPLOYMENT: Rows = &[
     ("spec.replicas", Used),
     ("spec.selector", Used),
-    ("spec.minReadySeconds", NoEffect),
-    ("spec.paused", NoEffect),
-    ("spec.progressDeadlineSeconds", NoEffect),
-    ("spec.revisionHistoryLimit", NoEffect),
-    ("spec.strategy", NoEffect),
-    ("status", NoEffect),
+    ("spec.minReadySeconds", Indifferent),
+    ("spec.paused", Indifferent),
+    ("spec.progressDeadlineSeconds", Indifferent),
+    ("spec.revisionHistoryLimit", Indifferent),
+    ("spec.strategy", Indifferent),
+    ("status", Indifferent),
 ];
 
 const REPLICA_SET: Rows = &[
     ("spec.replicas", Used),
     ("spec.selector", Used),
-    ("spec.minReadySeconds", NoEffect),
-    ("status", NoEffect),
+    ("spec.minReadySeconds", Indifferent),
+    ("status", Indifferent),
 ];
 
 const STATEFUL_SET: Rows = &[
     ("spec.replicas", Used),
     ("spec.selector", Used),
     ("spec.ordinals", Refused("pods are numbered from 0 here: leave spec.ordinals out")),
-    ("spec.minReadySeconds", NoEffect),
-    ("spec.persistentVolumeClaimRetentionPolicy", NoEffect),
-    ("spec.podManagementPolicy", NoEffect),
-    ("spec.revisionHistoryLimit", NoEffect),
-    ("spec.serviceName", NoEffect),
-    ("spec.updateStrategy", NoEffect),
-    ("spec.volumeClaimTemplates", NoEffect),
-    ("status", NoEffect),
+    ("spec.minReadySeconds", Indifferent),
+    ("spec.persistentVolumeClaimRetentionPolicy", Indifferent),
+    ("spec.podManagementPolicy", Indifferent),
+    ("spec.revisionHistoryLimit", Indifferent),
+    ("spec.serviceName", Indifferent),
+    ("spec.updateStrategy", Indifferent),
+    ("spec.volumeClaimTemplates", Indifferent),
+    ("status", Indifferent),
 ];
 
 const DAEMON_SET: Rows = &[
     ("spec.selector", Used),
-    ("spec.minReadySeconds", NoEffect),
-    ("spec.revisionHistoryLimit", NoEffect),
-    ("spec.updateStrategy", NoEffect),
-    ("status", NoEffect),
+    ("spec.minReadySeconds", Indifferent),
+    ("spec.revisionHistoryLimit", Indifferent),
+    ("spec.updateStrategy", Indifferent),
+    ("status", Indifferent),
 ];
 
 /// Of a Job's spec, wherever it stands.
@@ -151,30 +151,30 @@ const JOB_SPEC: Rows = &[
     ("completions", Used),
     ("suspend", Used),
     ("selector", Used),
-    ("activeDeadlineSeconds", NoEffect),
-    ("backoffLimit", NoEffect),
-    ("backoffLimitPerIndex", NoEffect),
-    ("completionMode", NoEffect),
-    ("managedBy", NoEffect),
-    ("manualSelector", NoEffect),
-    ("maxFailedIndexes", NoEffect),
-    ("podFailurePolicy", NoEffect),
-    ("podReplacementPolicy", NoEffect),
-    ("successPolicy", NoEffect),
-    ("ttlSecondsAfterFinished", NoEffect),
+    ("activeDeadlineSeconds", Indifferent),
+    ("backoffLimit", Indifferent),
+    ("backoffLimitPerIndex", Indifferent),
+    ("completionMode", Indifferent),
+    ("managedBy", Indifferent),
+    ("manualSelector", Indifferent),
+    ("maxFailedIndexes", Indifferent),
+    ("podFailurePolicy", Indifferent),
+    ("podReplacementPolicy", Indifferent),
+    ("successPolicy", Indifferent),
+    ("ttlSecondsAfterFinished", Indifferent),
 ];
 
-const JOB: Rows = &[("status", NoEffect)];
+const JOB: Rows = &[("status", Indifferent)];
 
 const CRON_JOB: Rows = &[
     ("spec.suspend", Used),
-    ("spec.concurrencyPolicy", NoEffect),
-    ("spec.failedJobsHistoryLimit", NoEffect),
-    ("spec.schedule", NoEffect),
-    ("spec.startingDeadlineSeconds", NoEffect),
-    ("spec.successfulJobsHistoryLimit", NoEffect),
-    ("spec.timeZone", NoEffect),
-    ("status", NoEffect),
+    ("spec.concurrencyPolicy", Indifferent),
+    ("spec.failedJobsHistoryLimit", Indifferent),
+    ("spec.schedule", Indifferent),
+    ("spec.startingDeadlineSeconds", Indifferent),
+    ("spec.successfulJobsHistoryLimit", Indifferent),
+    ("spec.timeZone", Indifferent),
+    ("status", Indifferent),
 ];
 
 const NETWORK_POLICY: Rows =

@@ -331,13 +331,13 @@ fn number(text: &str) -> Option<Number> {
         Some(two) if two.starts_with('0') => (8, &digits[1..]),
         _ => (10, digits),
     };
-    if body.chars().next().is_some_and(|c| c.is_digit(radix)) {
-        if let Ok(n) = u64::from_str_radix(body, radix) {
-            return match negative {
-                false => Some(n.into()),
-                true => 0_i64.checked_sub_unsigned(n).map(Number::from),
-            };
-        }
+    if body.starts_with(|c: char| c.is_digit(radix))
+        && let Ok(n) = u64::from_str_radix(body, radix)
+    {
+        return match negative {
+            false => Some(n.into()),
+            true => 0_i64.checked_sub_unsigned(n).map(Number::from),
+        };
     }
     let float = digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
         && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
