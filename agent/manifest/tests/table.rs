@@ -12,15 +12,16 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn files(name: &str) -> Vec<PathBuf> {
-    let mut files: Vec<_> = std::fs::read_dir(folder(name)).unwrap().map(|e| e.unwrap().path()).collect();
+    let entries = std::fs::read_dir(folder(name)).expect("the folder of cases is there");
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry of it").path()).collect();
     files.sort();
     files
 }
 
 fn read(path: &Path) -> (String, Result<Manifests, Errors>) {
-    let text = std::fs::read_to_string(path).unwrap();
-    let name = format!("bad/{}", path.file_name().unwrap().to_str().unwrap());
-    let result = parse(&name, &text, &Options::default());
+    let text = std::fs::read_to_string(path).expect("a case is text");
+    let name = path.file_name().expect("a case is a file").to_string_lossy();
+    let result = parse(&format!("bad/{name}"), &text, &Options::default());
     (text, result)
 }
 
