@@ -181,6 +181,7 @@ fn packet(bytes: &[u8], frame_len: usize, checksums: Checksums, found: &mut Foun
 }
 
 /// Whether a segment's checksum is right (RFC 1071 over the pseudo header and the segment), or partial where it may be.
+/// `at` is where it stands. etherparse sums words as they lie in memory; `to_be` makes a number of one.
 fn segment_sum(
     payload: &[u8],
     at: usize,
@@ -188,32 +189,25 @@ fn segment_sum(
     checksums: Checksums,
 ) -> Result<(), String> {
     let len = u16::try_from(payload.len()).unwrap_or(u16::MAX);
-    let pseudo = Sum16BitWords::new()
-        .add_slice(&ip.source())
-        .add_slice(&ip.destination())
-        .add_2bytes([0, ip.protocol().0])
-        .add_2bytes(len.to_be_bytes());
-    if pseudo.add_slice(payload).ones_complement() == 0 {
+    let pseudo = || {
+        Sum16BitWords::new()
+            .add_slice(&ip.source())
+            .add_slice(&ip.destination())
+            .add_2bytes([0, ip.protocol().0])
+            .add_2bytes(len.to_be_bytes())
+    };
+    if pseudo().add_slice(payload).ones_complement() == 0 {
         return Ok(());
     }
     let there = u16::from_be_bytes([payload[at], payload[at + 1]]);
-    // The kernel leaves the folded sum there, not its complement. Byte order: the sum is over the bytes in memory.
-    let partial = (!pseudo.ones_complement()).to_be();
-    if checksums == Checksums::PartialAllowed && there == partial {
+    // The kernel leaves the folded sum there, not its complement.
+    if checksums == Checksums::PartialAllowed && there == (!pseudo().ones_complement()).to_be() {
         return Ok(());
     }
     let mut zeroed = payload.to_vec();
     zeroed[at..at + 2].fill(0);
-    let right = pseudo_again(ip, len).add_slice(&zeroed).ones_complement().to_be();
+    let right = pseudo().add_slice(&zeroed).ones_complement().to_be();
     Err(format!("{there:#06x} is not {right:#06x}"))
-}
-
-fn pseudo_again(ip: &Ipv4HeaderSlice<'_>, len: u16) -> Sum16BitWords {
-    Sum16BitWords::new()
-        .add_slice(&ip.source())
-        .add_slice(&ip.destination())
-        .add_2bytes([0, ip.protocol().0])
-        .add_2bytes(len.to_be_bytes())
 }
 
 fn tcp(payload: &[u8], ip: &Ipv4HeaderSlice<'_>, checksums: Checksums, found: &mut Found) {
