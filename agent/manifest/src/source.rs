@@ -95,6 +95,11 @@ impl Source {
         Source { file: file.into(), text: "".into(), root: Arc::new(root) }
     }
 
+    /// The same file, for an object within a list.
+    pub(crate) fn part(&self, node: &Node) -> Source {
+        Source { file: self.file.clone(), text: self.text.clone(), root: Arc::new(node.clone()) }
+    }
+
     /// The file's name.
     pub fn file(&self) -> &str {
         &self.file
