@@ -19,7 +19,7 @@ mod policy;
 pub use apply::apply;
 
 use crate::action::Action;
-use crate::model::{Datapath, HookPoint, Load, LoadId, owned_part};
+use crate::model::{Datapath, HookPoint, Link, Load, LoadId, owned_part};
 use skep_abi::map;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,13 +48,13 @@ pub fn diff(have: &Datapath, want: &Datapath) -> Vec<Action> {
     plan.out
 }
 
-/// Datapaths in one form, so that those that do the same are equal: indexes filled in, each owner's only load with
-/// generation 0, counters zero, and without the settings and indexes themselves.
-pub fn canonical(datapath: &Datapath) -> Datapath {
+/// Datapaths in one form, so that those that do the same on a node whose devices have these indexes are equal: indexes
+/// filled in, each owner's only load with generation 0, no counters, and without settings and the indexes themselves.
+pub fn canonical(datapath: &Datapath, links: &BTreeMap<Link, u32>) -> Datapath {
     let mut out = datapath.clone();
-    let links = std::mem::take(&mut out.links);
+    out.links.clear();
     let fill = |v: &mut crate::Value| {
-        if let Ok(bytes) = v.resolve(&links) {
+        if let Ok(bytes) = v.resolve(links) {
             *v = crate::Value::plain(bytes);
         }
     };
