@@ -7,11 +7,14 @@
 //!    allow in common;
 //! 3. loads: first all are loaded, then each is published in `skep_call_policy`, entered in `skep_lxc`, attached;
 //!    endpoints that go are cleared from `skep_call_policy` first, then detached;
-//! 4. identities move: the ipcache, longer prefixes written first and deleted last;
-//! 5. policy maps grow to what the new allows, and lose entries about identities that nobody has any more;
-//! 6. what is left over goes: loads, maps, routes, devices.
+//! 4. identities move: the ipcache's entries are written, longer prefixes first;
+//! 5. policy maps grow to what the new allows;
+//! 6. the ipcache loses entries, shorter prefixes first, and then policy maps lose those about identities that nobody
+//!    has any more;
+//! 7. what is left over goes: loads, maps, routes, devices.
 //!
-//! So a packet is never judged by an old rule under a new identity, nor by a new rule under an old one.
+//! So a packet that old and new deny is denied all the way, and one that both allow is allowed, unless policies change
+//! together with the identity of an address and that identity was in use before: then it may be denied for a moment.
 
 mod apply;
 mod policy;
@@ -40,9 +43,13 @@ pub fn diff(have: &Datapath, want: &Datapath) -> Vec<Action> {
     plan.endpoints_that_go();
     plan.endpoints();
     plan.attachments();
-    plan.ipcache();
+    plan.ipcache_writes();
     for p in &policies {
-        plan.run(p.after.clone());
+        plan.run(p.grow.clone());
+    }
+    plan.ipcache_deletions();
+    for p in &policies {
+        plan.run(p.late.clone());
     }
     plan.leftovers();
     plan.out
@@ -237,10 +244,11 @@ impl Plan<'_> {
         }
     }
 
-    fn ipcache(&mut self) {
-        // The key begins with its prefix length, 32 bits little endian.
-        let prefix = |key: &[u8]| key.first_chunk::<4>().map_or(0, |p| u32::from_le_bytes(*p));
-        self.write_entries(map::IPCACHE.name, move |key| std::cmp::Reverse(prefix(key)));
+    fn ipcache_writes(&mut self) {
+        self.write_entries(map::IPCACHE.name, |key| std::cmp::Reverse(prefix(key)));
+    }
+
+    fn ipcache_deletions(&mut self) {
         self.delete_entries(map::IPCACHE.name, prefix);
     }
 
@@ -290,4 +298,9 @@ impl Plan<'_> {
             self.emit(Action::DeleteDevice { link });
         }
     }
+}
+
+/// The prefix length of a longest-prefix match's key: its first 32 bits, little endian.
+fn prefix(key: &[u8]) -> u32 {
+    key.first_chunk::<4>().map_or(0, |p| u32::from_le_bytes(*p))
 }

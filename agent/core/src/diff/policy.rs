@@ -11,12 +11,15 @@ use skep_abi::identity;
 use skep_abi::map::{self, PolicyEntry, RemoteEndpointInfo};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The two halves of a rewrite: before identities move, and after.
+/// The parts of a rewrite.
+#[derive(Default)]
 pub(super) struct Rewrite {
-    /// Early entries and the shrinking; of a map that no packet meets yet, everything.
+    /// Before identities move: early entries and the shrinking; of a map that no packet meets yet, everything.
     pub(super) before: Vec<Action>,
-    /// The growing and late deletions.
-    pub(super) after: Vec<Action>,
+    /// After addresses have got their new identities.
+    pub(super) grow: Vec<Action>,
+    /// After addresses have lost the identities that they no longer have: what is covered by now, or about nobody.
+    pub(super) late: Vec<Action>,
 }
 
 type Entries = BTreeMap<Vec<u8>, Value>;
@@ -49,7 +52,7 @@ pub(super) fn rewrite(
     let delete = |key: &[u8]| Action::MapDelete { map: name.to_owned(), key: key.to_owned() };
     let owned = |v: &Value| crate::model::owned_part(&map::POLICY, &v.bytes).to_vec();
     let there = |key: &[u8], value: &Value| have.get(key).is_some_and(|h| owned(h) == owned(value));
-    let mut steps = Rewrite { before: Vec::new(), after: Vec::new() };
+    let mut steps = Rewrite::default();
 
     let missing: Entries =
         want.iter().filter(|(k, v)| !there(k, v)).map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -70,14 +73,17 @@ pub(super) fn rewrite(
     steps.before.extend(only_common.clone().map(|(k, v)| update(k, v)));
     for (key, value) in &surplus {
         let nobody = identity_of(key).is_some_and(|id| !wanted.contains(&id));
-        if denies(value) || nobody || common.contains_key(key) {
-            steps.after.push(delete(key));
+        let part = if denies(value) {
+            &mut steps.grow
+        } else if nobody || common.contains_key(key) {
+            &mut steps.late
         } else {
-            steps.before.push(delete(key));
-        }
+            &mut steps.before
+        };
+        part.push(delete(key));
     }
-    steps.after.splice(0..0, late.iter().map(|(k, v)| update(k, v)));
-    steps.after.extend(only_common.map(|(k, _)| delete(k)));
+    steps.grow.extend(late.iter().map(|(k, v)| update(k, v)));
+    steps.late.extend(only_common.map(|(k, _)| delete(k)));
     steps
 }
 

@@ -1,6 +1,8 @@
 //! A node that is not real, agents that talk to such nodes, and objects from text.
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod universe;
+
 use skep_agent_core::{
     Action, Agent, Cluster, Config, Datapath, DeviceKind, Event, Link, Node, NodeEntry, Outcome, Performed,
     Refused, Step, Time, diff, drive, start,
@@ -17,13 +19,15 @@ pub(crate) struct FakeNode {
     pub(crate) budget: Option<usize>,
     pub(crate) swept: Vec<skep_agent_core::Swept>,
     pub(crate) log: Vec<Action>,
+    /// The datapath after each action, if somebody wants to know.
+    pub(crate) snapshots: Option<Vec<Datapath>>,
 }
 
 impl Default for FakeNode {
     fn default() -> Self {
         let mut datapath = Datapath::default();
         datapath.links.insert(Link::root("eth0"), 2);
-        Self { datapath, next_ifindex: 3, budget: None, swept: Vec::new(), log: Vec::new() }
+        Self { datapath, next_ifindex: 3, budget: None, swept: Vec::new(), log: Vec::new(), snapshots: None }
     }
 }
 
@@ -55,6 +59,9 @@ impl Node for FakeNode {
         }
         diff::apply(&mut self.datapath, &action)?;
         self.log.push(action.clone());
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.push(self.datapath.clone());
+        }
         Ok(match action {
             Action::CreateDevice { link, device } => {
                 let mut ends = vec![link];
