@@ -210,7 +210,7 @@ pub fn drive(agent: &mut Agent, node: &mut dyn Node, now: Time, event: Event) ->
         if out.is_empty() && agent.wants_inventory(now) {
             match node.inventory() {
                 Ok(found) => agent.handle(now, Event::Found(found), &mut out),
-                Err(refused) => agent.inventory_refused(now, refused),
+                Err(_) => agent.inventory_refused(now),
             }
         }
         if out.is_empty() {
