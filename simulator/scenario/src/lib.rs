@@ -5,6 +5,8 @@
 
 pub mod error;
 pub mod evidence;
+#[cfg(test)]
+mod fake;
 pub mod frame;
 pub mod judge;
 pub mod matcher;
@@ -18,6 +20,7 @@ pub mod run;
 pub mod schema;
 pub mod snapshot;
 pub mod suggest;
+pub mod trace;
 pub mod units;
 pub mod world;
 
