@@ -5,14 +5,21 @@
 //! is said once by agent/core and once, independently, by the oracle.
 
 mod error;
+mod fields;
+mod kinds;
+mod load;
 mod resource;
+mod shape;
 mod source;
+mod tree;
+mod valid;
 pub mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 pub use error::{Error, Errors, Location};
+pub use kinds::{KINDS, KindRow, Use, note};
+pub use load::{load, parse, text};
 pub use resource::{DEFAULT_NAMESPACE, Key, Loaded, Resource};
 pub use source::Source;
 
@@ -32,17 +39,4 @@ pub struct Manifests {
     pub resources: Vec<Loaded>,
     /// How many objects of kinds without effect on networking were read past, by kind.
     pub read_past: BTreeMap<String, usize>,
-}
-
-/// Reads files and folders. A folder is read recursively, in the order of names, for `.yaml`, `.yml` and `.json`.
-/// All errors of all files are returned together.
-pub fn load(paths: &[PathBuf], options: &Options) -> Result<Manifests, Errors> {
-    let _ = (paths, options);
-    todo!()
-}
-
-/// Reads one text of any number of documents; `name` is the file's name in messages.
-pub fn parse(name: &str, text: &str, options: &Options) -> Result<Manifests, Errors> {
-    let _ = (name, text, options);
-    todo!()
 }
