@@ -301,3 +301,6 @@ fn growth(
 pub(crate) fn is_fault(change: &Change) -> bool {
     matches!(change, Change::Fault(_))
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,8 @@ pub struct TraceLine {
     pub verdict: String,
     /// What changed in the packet, and the values recorded there.
     pub details: Vec<String>,
+    /// How many tail calls were taken; shown only where there is room.
+    pub tail_calls: Option<String>,
     dropped: bool,
     delivered: bool,
 }
@@ -55,12 +57,13 @@ impl TraceLine {
         Self {
             time: format_time(hop.time_ns),
             node: hop.node.clone(),
-            device: hop.device.clone(),
+            device: short_device(&hop.device).to_owned(),
             hook: hop.kind.name().to_owned(),
             program: hop.kind.program().unwrap_or("-").to_owned(),
             identities: identities(hop),
             verdict: verdict(&hop.verdict),
             details,
+            tail_calls: facts::tail_calls(hop),
             dropped: hop.verdict.reason().is_some(),
             delivered: matches!(hop.verdict, Verdict::Delivered),
         }
@@ -77,6 +80,11 @@ impl TraceLine {
             _ => Style::new(),
         }
     }
+}
+
+/// A pod's device without the pod's namespace, which the heading tells.
+fn short_device(device: &str) -> &str {
+    device.split_once('/').map_or(device, |(_, rest)| rest)
 }
 
 /// Milliseconds with three digits.
@@ -99,7 +107,7 @@ fn verdict(verdict: &Verdict) -> String {
         Verdict::Ok => "ok".to_owned(),
         Verdict::Redirect { to, ingress: false } => format!("-> {to}"),
         Verdict::Redirect { to, ingress: true } => format!("-> {to} (ingress)"),
-        Verdict::TailCall { to } => format!("tail call {to}"),
+        Verdict::TailCall { to } => format!("-> {to}"),
         Verdict::Delivered => "delivered".to_owned(),
         Verdict::Answered => "answered".to_owned(),
         Verdict::Dropped { reason } => format!("DROPPED {}", reasons::with_number(reason)),
@@ -184,7 +192,7 @@ fn wide(line: &TraceLine, widths: &[usize; 6], width: usize, style: TextStyle) -
     let indent = head.chars().count();
     let mut parts = vec![line.verdict.clone()];
     parts.extend(line.details.iter().cloned());
-    let rows = wrap(&parts, width.saturating_sub(indent));
+    let rows = wrap(&parts, line.tail_calls.as_ref(), width.saturating_sub(indent));
     let mut out = String::new();
     for (i, row) in rows.iter().enumerate() {
         if i == 0 {
@@ -219,27 +227,29 @@ fn narrow(line: &TraceLine, widths: &[usize; 6], width: usize, style: TextStyle)
     below.extend(line.details.iter().cloned());
     let mut out = format!("{head}{}", style.paint(line.style(), verdict)).trim_end().to_owned();
     out.push('\n');
-    for row in wrap(&below, width - INDENT) {
+    for row in wrap(&below, line.tail_calls.as_ref(), width - INDENT) {
         let _ = writeln!(out, "{:INDENT$}{row}", "");
     }
     out
 }
 
 /// Joins parts with `; ` into as few rows as fit; a part is broken only if it is wider than a row, and then at
-/// spaces.
-fn wrap(parts: &[String], width: usize) -> Vec<String> {
+/// spaces. `last` is added if it costs no row.
+fn wrap(parts: &[String], last: Option<&String>, width: usize) -> Vec<String> {
     let mut rows: Vec<String> = Vec::new();
+    let fits = |row: &String, piece: &String| row.chars().count() + 2 + piece.chars().count() <= width;
     for part in parts {
         for (i, piece) in pieces(part, width).into_iter().enumerate() {
-            let fits = |row: &String| row.chars().count() + 2 + piece.chars().count() <= width;
-            match rows.last_mut().filter(|row| i == 0 && fits(row)) {
-                Some(row) => {
-                    row.push_str("; ");
-                    row.push_str(&piece);
-                }
+            match rows.last_mut().filter(|row| i == 0 && fits(row, &piece)) {
+                Some(row) => *row += &format!("; {piece}"),
                 None => rows.push(piece),
             }
         }
+    }
+    if let (Some(row), Some(last)) = (rows.last_mut(), last)
+        && fits(row, last)
+    {
+        *row += &format!("; {last}");
     }
     rows
 }

@@ -2,6 +2,7 @@
 
 use crate::evidence::{Fact, Hop, HopKind};
 use crate::frame::{FrameView, OuterView};
+use std::net::IpAddr;
 
 /// What is different in the frame after the hop.
 pub(super) fn changes(hop: &Hop) -> Vec<String> {
@@ -43,35 +44,42 @@ fn outer_text(o: &OuterView) -> String {
 
 /// The recorded values, in order.
 pub(super) fn facts(hop: &Hop) -> Vec<String> {
-    let mut out: Vec<String> = hop.facts.iter().map(fact).collect();
-    if let HopKind::Hook { chain, .. } = &hop.kind
-        && !chain.is_empty()
-    {
-        out.push(match chain.len() {
-            1 => "1 tail call".to_owned(),
-            n => format!("{n} tail calls"),
-        });
-    }
-    out
+    hop.facts.iter().map(|f| fact(hop, f)).collect()
 }
 
-fn fact(fact: &Fact) -> String {
+/// How many tail calls were taken.
+pub(super) fn tail_calls(hop: &Hop) -> Option<String> {
+    match &hop.kind {
+        HopKind::Hook { chain, .. } if chain.len() == 1 => Some("1 tail call".to_owned()),
+        HopKind::Hook { chain, .. } if !chain.is_empty() => Some(format!("{} tail calls", chain.len())),
+        _ => None,
+    }
+}
+
+fn fact(hop: &Hop, fact: &Fact) -> String {
+    // Of the packet's own destination the heading tells the address.
+    let of = |address: &IpAddr| match hop.before.tuple {
+        Some(tuple) if tuple.dst == *address => String::new(),
+        _ => format!(" {address}"),
+    };
     match fact {
-        Fact::Ipcache { address, entry: None } => format!("ipcache {address} none"),
+        Fact::Ipcache { address, entry: None } => format!("ipcache{} none", of(address)),
         Fact::Ipcache { address, entry: Some(e) } => {
             let tunnel = e.tunnel_endpoint.map_or(String::new(), |t| format!(" tunnel {t}"));
-            format!("ipcache {address} id {}{tunnel}", e.identity.number)
+            format!("ipcache{} id {}{tunnel}", of(address), e.identity.number)
         }
         Fact::Policy { direction, allowed, match_type, rule, .. } => {
             let word = if *allowed { "allowed" } else { "denied" };
-            format!("{} {word} {match_type}: {rule}", direction.name())
+            // Without a matching key the rule's text is that of the default.
+            let key = if match_type == "none" { String::new() } else { format!(" {match_type}") };
+            format!("{} {word}{key}: {rule}", direction.name())
         }
         Fact::Conntrack { status, .. } => format!("ct {status}"),
         Fact::Tunnel { vni, remote } => format!("tunnel {remote} VNI {vni}"),
-        Fact::Endpoint { address, entry: None } => format!("endpoint {address} none"),
-        Fact::Endpoint { address, entry: Some(e) } if e.host => format!("endpoint {address} host"),
+        Fact::Endpoint { address, entry: None } => format!("endpoint{} none", of(address)),
+        Fact::Endpoint { address, entry: Some(e) } if e.host => format!("endpoint{} host", of(address)),
         Fact::Endpoint { address, entry: Some(e) } => {
-            format!("endpoint {address} id {} ifindex {} mac {} from {}", e.id, e.ifindex, e.mac, e.node_mac)
+            format!("endpoint{} id {} ifindex {} mac {} from {}", of(address), e.id, e.ifindex, e.mac, e.node_mac)
         }
         Fact::Neighbour { address, mac } => format!("{address} is at {mac}"),
         Fact::Route { via: Some(via), device } => format!("route via {via} dev {device}"),
