@@ -5,16 +5,22 @@
 
 pub mod error;
 pub mod evidence;
+#[cfg(test)]
+mod fake;
 pub mod frame;
 pub mod judge;
 pub mod matcher;
 mod names;
+mod opinion;
 mod packet;
 pub mod plan;
 pub mod reasons;
+pub mod report;
+pub mod run;
 pub mod schema;
 pub mod snapshot;
 pub mod suggest;
+pub mod trace;
 pub mod units;
 pub mod world;
 
