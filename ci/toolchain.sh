@@ -46,7 +46,7 @@ linker_is_there() {
   path=$(command -v bpf-linker) || return 1
   [ "$(bpf-linker --version 2>/dev/null)" = "bpf-linker $BPF_LINKER" ] || return 1
   # Its LLVM must read the bitcode that this rustc writes.
-  ldd "$path" | grep -q "libLLVM\.so\.$llvm"
+  ldd "$path" | grep "libLLVM\.so\.$llvm" >/dev/null
 }
 
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
