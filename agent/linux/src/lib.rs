@@ -14,8 +14,8 @@ mod report;
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    Events, Loaded, Map, MapShape, PerfReader, Program, Ran, SkbContext, Spec, Statistics, kernel_release,
-    load, monotonic_ns, possible_cpus, probe, shapes,
+    Entry, Events, Loaded, Map, MapShape, PerfReader, Program, Ran, SkbContext, Spec, Statistics,
+    kernel_release, load, monotonic_ns, possible_cpus, probe, shapes,
 };
 pub use report::{ObjectReport, ProgramReport, Report, Verdict};
 

@@ -37,6 +37,9 @@ impl From<&skep_abi::map::MapSpec> for MapShape {
     }
 }
 
+/// A key, and its value; in a per-CPU map its values, one a CPU.
+pub type Entry = (Vec<u8>, Vec<Vec<u8>>);
+
 /// A map of the running kernel. It lives as long as this or a program that uses it.
 #[derive(Debug)]
 pub struct Map {
@@ -193,7 +196,7 @@ impl Map {
     /// # Errors
     ///
     /// As [`Map::keys`] and [`Map::lookup`].
-    pub fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<Vec<u8>>)>, Error> {
+    pub fn entries(&self) -> Result<Vec<Entry>, Error> {
         let mut out = Vec::new();
         for key in self.keys()? {
             if let Some(values) = self.lookup_cpus(&key)? {

@@ -8,7 +8,7 @@ mod test_run;
 mod verify;
 
 pub use load::{Loaded, Program, Spec, Statistics, load, shapes};
-pub use map::{Map, MapShape};
+pub use map::{Entry, Map, MapShape};
 pub use perf::{Events, PerfReader};
 pub use sys::{kernel_release, monotonic_ns, possible_cpus, probe};
 pub use test_run::{Ran, SkbContext};
