@@ -6,10 +6,12 @@
 
 mod inspect;
 mod manifest;
+mod stage;
 
 use crate::{Outcome, command};
 use manifest::{Fingerprint, Manifest, ObjectEntry};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,9 +22,6 @@ const TARGET: &str = "bpfel-unknown-none";
 /// Where the committed objects stand, from the root.
 const OBJECTS: &str = "datapath/object/objects";
 const SET_UP: &str = "run ci/toolchain.sh once (Debian 12)";
-
-/// What a build reads, from the root: it is copied, so that the place where it is built never shows.
-const SOURCES: [&str; 4] = ["Cargo.toml", "datapath/abi", "datapath/core", "datapath/ebpf"];
 
 /// What a build gives: the objects by name, and what they were built with.
 struct Built {
@@ -104,7 +103,7 @@ fn compile() -> Result<Built, String> {
     let fingerprint = fingerprint()?;
     let temporary = tempfile::tempdir().map_err(|e| format!("a temporary folder: {e}"))?;
     let stage = temporary.path().canonicalize().map_err(|e| format!("a temporary folder: {e}"))?;
-    copy_sources(&stage)?;
+    stage::fill(&stage)?;
     cargo_build(&stage)?;
     let mut built = Built { objects: BTreeMap::new(), manifest: Manifest::new(fingerprint) };
     for (name, file) in outputs(&stage)? {
@@ -119,19 +118,6 @@ fn compile() -> Result<Built, String> {
     Ok(built)
 }
 
-fn copy_sources(stage: &Path) -> Outcome {
-    for file in command::tracked_files()? {
-        if !SOURCES.iter().any(|s| file.starts_with(s)) {
-            continue;
-        }
-        let (from, to) = (command::root().join(&file), stage.join(&file));
-        let folder = to.parent().expect("a file stands in a folder");
-        std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        std::fs::copy(&from, &to).map_err(|e| format!("{}: {e}", from.display()))?;
-    }
-    Ok(())
-}
-
 fn cargo_build(stage: &Path) -> Outcome {
     let cargo_home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
@@ -142,8 +128,8 @@ fn cargo_build(stage: &Path) -> Outcome {
         stage.display(),
         cargo_home.display()
     );
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(stage.join("datapath/ebpf"));
+    let mut cargo = Command::new(cargo_path());
+    cargo.current_dir(stage::folder(stage));
     // Whatever is set for the rest of the workspace must not reach these objects.
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
@@ -156,13 +142,24 @@ fn cargo_build(stage: &Path) -> Outcome {
         }
     }
     cargo.env("RUSTC", RUSTC).env("RUSTC_BOOTSTRAP", "1").env("CARGO_INCREMENTAL", "0");
-    cargo.args(["build", "--release", "--locked", "--bins", "--target", TARGET, "--config", &flags]);
+    cargo.args([
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "skep-ebpf",
+        "--bins",
+        "--target",
+        TARGET,
+        "--config",
+        &flags,
+    ]);
     command::run(&mut cargo)
 }
 
 /// The programs' files in the build's folder: what cargo linked, and not its notes about them.
 fn outputs(stage: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
-    let folder = stage.join("datapath/ebpf/target").join(TARGET).join("release");
+    let folder = stage.join("target").join(TARGET).join("release");
     let entries = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let files: BTreeMap<String, PathBuf> = entries
         .filter_map(Result::ok)
@@ -174,7 +171,11 @@ fn outputs(stage: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
     if files.is_empty() { Err("the build gave no object".to_owned()) } else { Ok(files) }
 }
 
-/// What decides about the bytes beside the source.
+fn cargo_path() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// What decides about the bytes beside the source; cargo does, by the hashes in symbols' names.
 fn fingerprint() -> Result<Fingerprint, String> {
     let verbose = command::output(Command::new(RUSTC).arg("-vV")).map_err(|e| format!("{e}; {SET_UP}"))?;
     let field = |name: &str| {
@@ -190,7 +191,9 @@ fn fingerprint() -> Result<Fingerprint, String> {
     let linker =
         command::output(Command::new(LINKER).arg("--version")).map_err(|e| format!("{e}; {SET_UP}"))?;
     llvm_tool("llvm-objcopy")?;
+    let cargo = command::output(Command::new(cargo_path()).arg("--version"))?;
     Ok(Fingerprint {
+        cargo: cargo.split_whitespace().nth(1).unwrap_or_default().to_owned(),
         rustc: format!("{} ({})", field("release")?, field("commit-hash")?),
         llvm: field("LLVM version")?,
         bpf_linker: linker.trim_start_matches(LINKER).trim().to_owned(),

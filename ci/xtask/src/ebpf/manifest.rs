@@ -22,6 +22,7 @@ pub(super) struct Manifest {
 #[serde(deny_unknown_fields)]
 pub(super) struct Fingerprint {
     pub(super) rustc: String,
+    pub(super) cargo: String,
     pub(super) llvm: String,
     pub(super) bpf_linker: String,
     pub(super) flags: Vec<String>,
@@ -74,8 +75,9 @@ impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "rustc {}, LLVM {}, bpf-linker {}, {}",
+            "rustc {}, cargo {}, LLVM {}, bpf-linker {}, {}",
             self.rustc,
+            self.cargo,
             self.llvm,
             self.bpf_linker,
             self.flags.join(" ")
