@@ -6,8 +6,9 @@ use crate::flow::{self, Flow, Running, nanos};
 use crate::inspect;
 use crate::machine::Machine;
 use crate::node::{Host, Objects, UPLINK};
+use skep_abi::Mac;
 use skep_abi::program::Object;
-use skep_agent_core::{Cluster, Config, PodKey};
+use skep_agent_core::{Cluster, Config, NodeInfo, PodKey};
 use skep_manifest::{Errors, Loaded, Options};
 use skep_net::{Net, NetError};
 use skep_object::ObjectSet;
@@ -94,8 +95,13 @@ impl SimWorld {
     }
 }
 
-fn config(node: &str, hashes: &BTreeMap<Object, String>) -> Config {
-    Config { node: node.to_owned(), uplink: UPLINK.to_owned(), objects: hashes.clone() }
+fn config(node: &NodeInfo, hashes: &BTreeMap<Object, String>) -> Config {
+    Config {
+        node: node.name.clone(),
+        uplink: UPLINK.to_owned(),
+        uplink_mac: Mac::from_octets(uplink_mac(node.address)),
+        objects: hashes.clone(),
+    }
 }
 
 fn diagnostics(errors: Errors) -> SetupError {
@@ -157,7 +163,7 @@ impl World for SimWorld {
             net.add_uplink(id, UPLINK, uplink_mac(node.address), address, u32::from(spec.network.mtu))
                 .map_err(refused)?;
             let host = Host::new(&net, id, &node.name);
-            machine.add(&mut net, host, config(&node.name, &self.hashes));
+            machine.add(&mut net, host, config(node, &self.hashes));
         }
         let mut built =
             Built { net, machine, cluster, flows: Vec::new(), ignore_kinds: spec.ignore_kinds.clone() };
@@ -243,7 +249,8 @@ impl Built {
             Change::RestartAgent { node } => {
                 let index = self.member(node)?;
                 let steps = self.cluster.replay(node);
-                self.machine.restart(&mut self.net, index, config(node, hashes), steps);
+                let info = &self.cluster.nodes()[node];
+                self.machine.restart(&mut self.net, index, config(info, hashes), steps);
                 self.converge()
             }
             Change::Fault(fault) => {
