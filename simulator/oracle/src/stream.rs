@@ -120,27 +120,32 @@ impl Side {
         Ok(())
     }
 
-    /// Compares what is there already and adds what is not.
     fn store(&mut self, offset: u32, payload: &[u8]) -> Result<(), String> {
-        // A probe of a live connection repeats the byte before the next one; offset 0 is the SYN.
-        let Some(at) = (offset as usize).checked_sub(1) else { return Ok(()) };
-        let Some(known) = self.bytes.get(at..) else {
+        if offset as usize > self.bytes.len() + 1 {
             self.ahead.insert(offset, payload.to_vec());
             return Ok(());
-        };
-        let differs = known.iter().zip(payload).position(|(a, b)| a != b);
-        if let Some(n) = differs {
+        }
+        self.append(offset, payload)?;
+        // What waited behind the gap may follow now.
+        while let Some(waiting) = self.ahead.first_entry()
+            && *waiting.key() as usize <= self.bytes.len() + 1
+        {
+            let (offset, payload) = waiting.remove_entry();
+            self.append(offset, &payload)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what is there already and adds what is not. There is no gap before it.
+    fn append(&mut self, offset: u32, payload: &[u8]) -> Result<(), String> {
+        // Offset 0 is the SYN's, and bears no byte.
+        let Some(at) = (offset as usize).checked_sub(1) else { return Ok(()) };
+        let known = self.bytes.get(at..).unwrap_or_default();
+        if let Some(n) = known.iter().zip(payload).position(|(a, b)| a != b) {
             return Err(format!("other data at offset {} than before", at + n + 1));
         }
         let new = payload.get(known.len()..).unwrap_or_default().to_vec();
         self.bytes.extend(new);
-        // What waited behind the gap may follow now.
-        while let Some((&next, _)) =
-            self.ahead.range(..=u32::try_from(self.bytes.len() + 1).unwrap_or(u32::MAX)).next()
-        {
-            let segment = self.ahead.remove(&next).expect("it was found a line ago");
-            self.store(next, &segment)?;
-        }
         Ok(())
     }
 }
