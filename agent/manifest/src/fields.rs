@@ -3,23 +3,23 @@
 //! A row covers the field and all below it, until a longer row says otherwise. A field that is written and in no row
 //! is an error: nobody has said yet what it means to networking. Tests hold the tables against the types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Errors;
 use crate::source::{Data, Node, Source, join_key};
 
 /// What a field means to container networking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// agent/core and the oracle read it, or its validity is checked here.
     Used,
     /// It may stand there and changes nothing.
-    NoEffect,
+    Indifferent,
     /// An error that says why.
     Refused(&'static str),
 }
 
-use Effect::{NoEffect, Refused, Used};
+use Effect::{Indifferent, Refused, Used};
 
 /// Paths from the object's root, `[]` for each item of a list.
 type Rows = &'static [(&'static str, Effect)];
@@ -28,120 +28,121 @@ const META: Rows = &[
     ("name", Used),
     ("namespace", Used),
     ("labels", Used),
-    ("annotations", NoEffect),
-    ("generateName", NoEffect),
-    ("uid", NoEffect),
-    ("resourceVersion", NoEffect),
-    ("generation", NoEffect),
-    ("creationTimestamp", NoEffect),
-    ("deletionTimestamp", NoEffect),
-    ("deletionGracePeriodSeconds", NoEffect),
-    ("finalizers", NoEffect),
-    ("managedFields", NoEffect),
+    ("annotations", Indifferent),
+    ("generateName", Indifferent),
+    ("uid", Indifferent),
+    ("resourceVersion", Indifferent),
+    ("generation", Indifferent),
+    ("creationTimestamp", Indifferent),
+    ("deletionTimestamp", Indifferent),
+    ("deletionGracePeriodSeconds", Indifferent),
+    ("finalizers", Indifferent),
+    ("managedFields", Indifferent),
     ("ownerReferences", Used),
-    ("selfLink", NoEffect),
+    ("selfLink", Indifferent),
 ];
 
 const POD_SPEC: Rows = &[
-    ("containers", NoEffect),
+    ("containers", Indifferent),
     ("containers[].name", Used),
     ("containers[].ports", Used),
-    ("initContainers", NoEffect),
-    ("ephemeralContainers", NoEffect),
+    ("initContainers", Indifferent),
+    ("ephemeralContainers", Indifferent),
     ("hostNetwork", Used),
     ("nodeName", Used),
     // Placement. What stands in for the scheduler spreads pods over the nodes in order, unless nodeName says.
-    ("affinity", NoEffect),
-    ("nodeSelector", NoEffect),
-    ("tolerations", NoEffect),
-    ("topologySpreadConstraints", NoEffect),
-    ("schedulerName", NoEffect),
-    ("schedulingGates", NoEffect),
-    ("preemptionPolicy", NoEffect),
-    ("priority", NoEffect),
-    ("priorityClassName", NoEffect),
-    ("workloadRef", NoEffect),
+    ("affinity", Indifferent),
+    ("nodeSelector", Indifferent),
+    ("tolerations", Indifferent),
+    ("topologySpreadConstraints", Indifferent),
+    ("schedulerName", Indifferent),
+    ("schedulingGates", Indifferent),
+    ("preemptionPolicy", Indifferent),
+    ("priority", Indifferent),
+    ("priorityClassName", Indifferent),
+    ("workloadRef", Indifferent),
     // Names: there is no DNS in the datapath.
-    ("dnsConfig", NoEffect),
-    ("dnsPolicy", NoEffect),
-    ("hostAliases", NoEffect),
-    ("hostname", NoEffect),
-    ("hostnameOverride", NoEffect),
-    ("setHostnameAsFQDN", NoEffect),
-    ("subdomain", NoEffect),
+    ("dnsConfig", Indifferent),
+    ("dnsPolicy", Indifferent),
+    ("hostAliases", Indifferent),
+    ("hostname", Indifferent),
+    ("hostnameOverride", Indifferent),
+    ("setHostnameAsFQDN", Indifferent),
+    ("subdomain", Indifferent),
     // What runs, with which rights and for how long.
-    ("activeDeadlineSeconds", NoEffect),
-    ("automountServiceAccountToken", NoEffect),
-    ("enableServiceLinks", NoEffect),
-    ("hostIPC", NoEffect),
-    ("hostPID", NoEffect),
-    ("hostUsers", NoEffect),
-    ("imagePullSecrets", NoEffect),
-    ("os", NoEffect),
-    ("overhead", NoEffect),
-    ("readinessGates", NoEffect),
-    ("resourceClaims", NoEffect),
-    ("resources", NoEffect),
-    ("restartPolicy", NoEffect),
-    ("runtimeClassName", NoEffect),
-    ("securityContext", NoEffect),
-    ("serviceAccount", NoEffect),
-    ("serviceAccountName", NoEffect),
-    ("shareProcessNamespace", NoEffect),
-    ("terminationGracePeriodSeconds", NoEffect),
-    ("volumes", NoEffect),
+    ("activeDeadlineSeconds", Indifferent),
+    ("automountServiceAccountToken", Indifferent),
+    ("enableServiceLinks", Indifferent),
+    ("hostIPC", Indifferent),
+    ("hostPID", Indifferent),
+    ("hostUsers", Indifferent),
+    ("imagePullSecrets", Indifferent),
+    ("os", Indifferent),
+    ("overhead", Indifferent),
+    ("readinessGates", Indifferent),
+    ("resourceClaims", Indifferent),
+    ("resources", Indifferent),
+    ("restartPolicy", Indifferent),
+    ("runtimeClassName", Indifferent),
+    ("securityContext", Indifferent),
+    ("serviceAccount", Indifferent),
+    ("serviceAccountName", Indifferent),
+    ("shareProcessNamespace", Indifferent),
+    ("terminationGracePeriodSeconds", Indifferent),
+    ("volumes", Indifferent),
 ];
 
-const NAMESPACE: Rows = &[("spec", NoEffect), ("status", NoEffect)];
+const NAMESPACE: Rows = &[("spec", Indifferent), ("status", Indifferent)];
 
 const NODE: Rows = &[
-    ("spec", NoEffect),
+    ("spec", Indifferent),
     ("spec.podCIDR", Used),
     ("spec.podCIDRs", Used),
-    ("status", NoEffect),
+    ("status", Indifferent),
     ("status.addresses", Used),
 ];
 
-const POD: Rows = &[("status", NoEffect), ("status.phase", Used), ("status.podIP", Used), ("status.podIPs", Used)];
+const POD: Rows =
+    &[("status", Indifferent), ("status.phase", Used), ("status.podIP", Used), ("status.podIPs", Used)];
 
 const DEPLOYMENT: Rows = &[
     ("spec.replicas", Used),
     ("spec.selector", Used),
-    ("spec.minReadySeconds", NoEffect),
-    ("spec.paused", NoEffect),
-    ("spec.progressDeadlineSeconds", NoEffect),
-    ("spec.revisionHistoryLimit", NoEffect),
-    ("spec.strategy", NoEffect),
-    ("status", NoEffect),
+    ("spec.minReadySeconds", Indifferent),
+    ("spec.paused", Indifferent),
+    ("spec.progressDeadlineSeconds", Indifferent),
+    ("spec.revisionHistoryLimit", Indifferent),
+    ("spec.strategy", Indifferent),
+    ("status", Indifferent),
 ];
 
 const REPLICA_SET: Rows = &[
     ("spec.replicas", Used),
     ("spec.selector", Used),
-    ("spec.minReadySeconds", NoEffect),
-    ("status", NoEffect),
+    ("spec.minReadySeconds", Indifferent),
+    ("status", Indifferent),
 ];
 
 const STATEFUL_SET: Rows = &[
     ("spec.replicas", Used),
     ("spec.selector", Used),
     ("spec.ordinals", Refused("pods are numbered from 0 here: leave spec.ordinals out")),
-    ("spec.minReadySeconds", NoEffect),
-    ("spec.persistentVolumeClaimRetentionPolicy", NoEffect),
-    ("spec.podManagementPolicy", NoEffect),
-    ("spec.revisionHistoryLimit", NoEffect),
-    ("spec.serviceName", NoEffect),
-    ("spec.updateStrategy", NoEffect),
-    ("spec.volumeClaimTemplates", NoEffect),
-    ("status", NoEffect),
+    ("spec.minReadySeconds", Indifferent),
+    ("spec.persistentVolumeClaimRetentionPolicy", Indifferent),
+    ("spec.podManagementPolicy", Indifferent),
+    ("spec.revisionHistoryLimit", Indifferent),
+    ("spec.serviceName", Indifferent),
+    ("spec.updateStrategy", Indifferent),
+    ("spec.volumeClaimTemplates", Indifferent),
+    ("status", Indifferent),
 ];
 
 const DAEMON_SET: Rows = &[
     ("spec.selector", Used),
-    ("spec.minReadySeconds", NoEffect),
-    ("spec.revisionHistoryLimit", NoEffect),
-    ("spec.updateStrategy", NoEffect),
-    ("status", NoEffect),
+    ("spec.minReadySeconds", Indifferent),
+    ("spec.revisionHistoryLimit", Indifferent),
+    ("spec.updateStrategy", Indifferent),
+    ("status", Indifferent),
 ];
 
 /// Of a Job's spec, wherever it stands.
@@ -150,38 +151,34 @@ const JOB_SPEC: Rows = &[
     ("completions", Used),
     ("suspend", Used),
     ("selector", Used),
-    ("activeDeadlineSeconds", NoEffect),
-    ("backoffLimit", NoEffect),
-    ("backoffLimitPerIndex", NoEffect),
-    ("completionMode", NoEffect),
-    ("managedBy", NoEffect),
-    ("manualSelector", NoEffect),
-    ("maxFailedIndexes", NoEffect),
-    ("podFailurePolicy", NoEffect),
-    ("podReplacementPolicy", NoEffect),
-    ("successPolicy", NoEffect),
-    ("ttlSecondsAfterFinished", NoEffect),
+    ("activeDeadlineSeconds", Indifferent),
+    ("backoffLimit", Indifferent),
+    ("backoffLimitPerIndex", Indifferent),
+    ("completionMode", Indifferent),
+    ("managedBy", Indifferent),
+    ("manualSelector", Indifferent),
+    ("maxFailedIndexes", Indifferent),
+    ("podFailurePolicy", Indifferent),
+    ("podReplacementPolicy", Indifferent),
+    ("successPolicy", Indifferent),
+    ("ttlSecondsAfterFinished", Indifferent),
 ];
 
-const JOB: Rows = &[("status", NoEffect)];
+const JOB: Rows = &[("status", Indifferent)];
 
 const CRON_JOB: Rows = &[
     ("spec.suspend", Used),
-    ("spec.concurrencyPolicy", NoEffect),
-    ("spec.failedJobsHistoryLimit", NoEffect),
-    ("spec.schedule", NoEffect),
-    ("spec.startingDeadlineSeconds", NoEffect),
-    ("spec.successfulJobsHistoryLimit", NoEffect),
-    ("spec.timeZone", NoEffect),
-    ("status", NoEffect),
+    ("spec.concurrencyPolicy", Indifferent),
+    ("spec.failedJobsHistoryLimit", Indifferent),
+    ("spec.schedule", Indifferent),
+    ("spec.startingDeadlineSeconds", Indifferent),
+    ("spec.successfulJobsHistoryLimit", Indifferent),
+    ("spec.timeZone", Indifferent),
+    ("status", Indifferent),
 ];
 
-const NETWORK_POLICY: Rows = &[
-    ("spec.podSelector", Used),
-    ("spec.policyTypes", Used),
-    ("spec.ingress", Used),
-    ("spec.egress", Used),
-];
+const NETWORK_POLICY: Rows =
+    &[("spec.podSelector", Used), ("spec.policyTypes", Used), ("spec.ingress", Used), ("spec.egress", Used)];
 
 /// A kind's table, put together from parts that stand at different places of different kinds.
 pub(crate) fn table(kind: &str) -> BTreeMap<String, Effect> {
@@ -220,19 +217,25 @@ pub(crate) fn table(kind: &str) -> BTreeMap<String, Effect> {
 /// Refuses what the kind's table refuses or does not know.
 pub(crate) fn check(kind: &str, source: &Source, errors: &mut Errors) {
     let table = table(kind);
-    Check { table: &table, source, errors }.node(source.root(), String::new(), String::new(), None);
+    // What the type does not know has been said.
+    let said = errors.iter().filter_map(|error| error.field.clone()).collect();
+    Check { table: &table, source, errors, said }.node(source.root(), String::new(), String::new(), None);
 }
 
 struct Check<'a> {
     table: &'a BTreeMap<String, Effect>,
     source: &'a Source,
     errors: &'a mut Errors,
+    said: BTreeSet<String>,
 }
 
 impl Check<'_> {
     /// `path` is where the node stands, `pattern` the same with `[]` for each index, `above` what the rows say so far.
     fn node(&mut self, node: &Node, path: String, pattern: String, above: Option<Effect>) {
         let effect = self.table.get(&pattern).copied().or(above);
+        if self.said.contains(&path) {
+            return;
+        }
         if let Some(Refused(why)) = effect {
             if !node.is_null() {
                 self.errors.0.push(self.source.error(&path, "this field is not supported").help(why));
@@ -253,8 +256,11 @@ impl Check<'_> {
             }
             // An empty mapping above the rows says nothing yet: `spec: {}`.
             _ if effect.is_none() && !node.is_null() && !self.is_above_a_row(&pattern) => {
-                let error = self.source.error(&path, "this field is in no table of what matters to networking");
-                self.errors.0.push(error.help("leave it out; if it matters, it must be taught to skep first"));
+                let error =
+                    self.source.error(&path, "this field is in no table of what matters to networking");
+                self.errors
+                    .0
+                    .push(error.help("leave it out; if it matters, it must be taught to skep first"));
             }
             _ => {}
         }
@@ -268,7 +274,9 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core, networking::v1 as networking};
+    use k8s_openapi::api::{
+        apps::v1 as apps, batch::v1 as batch, core::v1 as core, networking::v1 as networking,
+    };
     use serde::de::DeserializeOwned;
 
     use super::*;
@@ -294,7 +302,7 @@ mod tests {
             let fields = shape::of::<T>(&steps(parent)).fields.unwrap_or_default();
             assert!(fields.contains(&name), "{kind}: the type has no {row}");
             let mut above = parent;
-            while !above.is_empty() && !table.contains_key(above) {
+            while !above.is_empty() && !table.contains_key(above.trim_end_matches("[]")) {
                 above = above.rsplit_once('.').map_or("", |(above, _)| above);
             }
             if above.is_empty() {

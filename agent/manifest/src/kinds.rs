@@ -35,7 +35,8 @@ const CILIUM: &str = "Cilium's own policies are not supported yet: write a Netwo
 const ADMIN: &str = "cluster-wide policies are not supported: write a NetworkPolicy for each namespace";
 const CALICO: &str = "Calico's own policies are not supported: write a NetworkPolicy";
 const MULTUS: &str = "pods have one interface here: secondary networks are not supported";
-const KUSTOMIZE: &str = "this is an input of kustomize: give the output of `kubectl kustomize FOLDER` instead";
+const KUSTOMIZE: &str =
+    "this is an input of kustomize: give the output of `kubectl kustomize FOLDER` instead";
 
 const fn row(group: &'static str, version: &'static str, kind: &'static str, usage: Use) -> KindRow {
     KindRow { group, version, kind, usage }
@@ -122,7 +123,10 @@ mod tests {
         for (n, row) in KINDS.iter().enumerate() {
             let same = |other: &KindRow| (other.group, other.kind) == (row.group, row.kind);
             assert_eq!(KINDS.iter().position(same), Some(n), "{}", row.kind);
-            assert_eq!(row.usage == Use::Used, Resource::KINDS.contains(&row.kind) && !row.group.contains("calico"));
+            assert_eq!(
+                row.usage == Use::Used,
+                Resource::KINDS.contains(&row.kind) && !row.group.contains("calico")
+            );
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -75,7 +74,8 @@ pub fn text(path: &Path) -> Result<String, Error> {
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-        let location = Location { file: name.clone().into_owned(), line: u32::try_from(line).unwrap_or(0), column: 0 };
+        let location =
+            Location { file: name.clone().into_owned(), line: u32::try_from(line).unwrap_or(0), column: 0 };
         Error::at(location, "not text in UTF-8").help("save the file as UTF-8")
     })
 }
@@ -134,7 +134,10 @@ impl<'o> Reader<'o> {
         let root = source.root();
         if !matches!(root.data, Data::Map(_)) {
             let error = Error::at(source.location(), "not a Kubernetes object");
-            return self.errors.0.push(error.help("an object is a mapping with apiVersion, kind and metadata"));
+            return self
+                .errors
+                .0
+                .push(error.help("an object is a mapping with apiVersion, kind and metadata"));
         }
         let api_version = root.text("apiVersion").or(item_of.map(|(api_version, _)| api_version));
         let kind = root.text("kind").or(item_of.map(|(_, kind)| kind));
@@ -161,7 +164,9 @@ impl<'o> Reader<'o> {
             "kustomization.yaml" | "kustomization.yml" | "Kustomization" => {
                 "this is an input of kustomize: give the output of `kubectl kustomize FOLDER` instead"
             }
-            "Chart.yaml" | "values.yaml" => "this belongs to a Helm chart: give the output of `helm template` instead",
+            "Chart.yaml" | "values.yaml" => {
+                "this belongs to a Helm chart: give the output of `helm template` instead"
+            }
             _ => "write apiVersion and kind, or keep the file out of the folder",
         };
         self.errors.0.push(error.help(help));
@@ -207,7 +212,9 @@ impl<'o> Reader<'o> {
             }
             Use::Refused(why) => {
                 let error = source.error("kind", format!("{kind} is not supported"));
-                self.errors.0.push(error.help(why.replace("cilium.io/KIND", &kinds::group_kind(group, kind))));
+                self.errors
+                    .0
+                    .push(error.help(why.replace("cilium.io/KIND", &kinds::group_kind(group, kind))));
             }
         }
     }
@@ -222,7 +229,8 @@ impl<'o> Reader<'o> {
     }
 
     fn unknown_kind(&mut self, source: &Source, group: &str, version: &str, kind: &str) {
-        let ignore = format!("if it means nothing to networking: --ignore-kind {}", kinds::group_kind(group, kind));
+        let ignore =
+            format!("if it means nothing to networking: --ignore-kind {}", kinds::group_kind(group, kind));
         if let Some(row) = KINDS.iter().find(|row| row.kind == kind && row.usage == Use::Used) {
             let error = source.error("apiVersion", format!("{kind} is not of {}", shown(group, version)));
             let right = if row.group.is_empty() { String::new() } else { format!("{}/", row.group) };
@@ -236,7 +244,13 @@ impl<'o> Reader<'o> {
     }
 
     fn used(&mut self, source: &Source, kind: &str) {
-        let errors = &mut self.errors;
+        // The checks look at what is wrong with this object, not with others.
+        let mut errors = Errors::default();
+        self.object_of(source, kind, &mut errors);
+        self.errors.extend(errors);
+    }
+
+    fn object_of(&mut self, source: &Source, kind: &str, errors: &mut Errors) {
         let resource = match kind {
             "Namespace" => read(source, Resource::Namespace, errors),
             "Node" => read(source, Resource::Node, errors),
@@ -260,7 +274,8 @@ impl<'o> Reader<'o> {
         let here = source.at("metadata.name");
         match self.first.get(&resource.key()) {
             Some(first) => {
-                let error = Error::at(here, format!("{} is here twice", resource.key())).field("metadata.name");
+                let error =
+                    Error::at(here, format!("{} is here twice", resource.key())).field("metadata.name");
                 errors.0.push(error.help(format!("remove one of them; the first is at {first}")));
             }
             None => {
@@ -275,9 +290,9 @@ impl<'o> Reader<'o> {
         use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery, networking::v1 as networking};
         let errors = &mut self.errors;
         match kind {
-            "Service" => drop(yaml::typed::<core::Service>(&source.clone(), errors)),
-            "EndpointSlice" => drop(yaml::typed::<discovery::EndpointSlice>(&source.clone(), errors)),
-            "Ingress" => drop(yaml::typed::<networking::Ingress>(&source.clone(), errors)),
+            "Service" => drop(yaml::typed::<core::Service>(source, errors)),
+            "EndpointSlice" => drop(yaml::typed::<discovery::EndpointSlice>(source, errors)),
+            "Ingress" => drop(yaml::typed::<networking::Ingress>(source, errors)),
             _ => {}
         }
     }

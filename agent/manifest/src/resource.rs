@@ -130,7 +130,9 @@ impl Resource {
             Resource::StatefulSet(w) => (PATH, &w.spec.as_ref()?.template),
             Resource::DaemonSet(w) => (PATH, &w.spec.as_ref()?.template),
             Resource::Job(w) => (PATH, &w.spec.as_ref()?.template),
-            Resource::CronJob(w) => ("spec.jobTemplate.spec.template", &w.spec.as_ref()?.job_template.spec.as_ref()?.template),
+            Resource::CronJob(w) => {
+                ("spec.jobTemplate.spec.template", &w.spec.as_ref()?.job_template.spec.as_ref()?.template)
+            }
             _ => return None,
         })
     }

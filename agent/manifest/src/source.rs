@@ -167,11 +167,14 @@ fn walk<'n, 'p>(root: &'n Node, path: &'p str) -> (Mark, &'n Node, &'p str) {
     while !rest.is_empty() {
         let step = match &node.data {
             Data::Scalar(_) => None,
-            Data::List(items) => index(rest)
-                .and_then(|(n, after)| items.get(n).map(|item| (item.mark, item, after))),
+            Data::List(items) => {
+                index(rest).and_then(|(n, after)| items.get(n).map(|item| (item.mark, item, after)))
+            }
             Data::Map(entries) => entries
                 .iter()
-                .filter_map(|entry| after_key(rest, &entry.key).map(|after| (entry.mark, &entry.value, after)))
+                .filter_map(|entry| {
+                    after_key(rest, &entry.key).map(|after| (entry.mark, &entry.value, after))
+                })
                 .min_by_key(|(_, _, after)| after.len()),
         };
         match step {
@@ -190,7 +193,8 @@ fn index(path: &str) -> Option<(usize, &str)> {
 
 /// What follows a key at the beginning of a path, if the path begins with it.
 fn after_key<'p>(path: &'p str, key: &str) -> Option<&'p str> {
-    let bracketed = path.strip_prefix('[').and_then(|p| p.strip_prefix(key)).and_then(|p| p.strip_prefix(']'));
+    let bracketed =
+        path.strip_prefix('[').and_then(|p| p.strip_prefix(key)).and_then(|p| p.strip_prefix(']'));
     let plain = || path.strip_prefix('.').unwrap_or(path).strip_prefix(key);
     let after = bracketed.or_else(plain)?;
     (after.is_empty() || after.starts_with(['.', '['])).then_some(after)
@@ -198,7 +202,8 @@ fn after_key<'p>(path: &'p str, key: &str) -> Option<&'p str> {
 
 /// A path with one more key, in brackets where dots would be misread.
 pub(crate) fn join_key(path: &str, key: &str) -> String {
-    let plain = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-' || c == '$');
+    let plain =
+        !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-' || c == '$');
     match (plain, path.is_empty()) {
         (true, true) => key.to_owned(),
         (true, false) => format!("{path}.{key}"),

@@ -25,7 +25,8 @@ pub(crate) const MAX_BYTES: usize = 32 << 20;
 pub(crate) fn documents(name: &str, text: &str) -> (Vec<Source>, Errors) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > MAX_BYTES {
-        let error = Error::of_file(name, format!("larger than {} MiB", MAX_BYTES >> 20)).help("split the file");
+        let error =
+            Error::of_file(name, format!("larger than {} MiB", MAX_BYTES >> 20)).help("split the file");
         return (Vec::new(), error.into());
     }
     let mut builder = Builder::new(name, text);
@@ -101,7 +102,7 @@ impl<'t> Builder<'t> {
                 let mut node = node.ok_or_else(|| self.error(mark, "an alias to what is not finished"))?;
                 node.mark = mark;
                 self.count(size(&node), mark)?;
-                self.add(node, None)
+                self.add(node)
             }
             Event::Scalar(text, style, anchor, tag) => {
                 if let Some(Frame::Map { key: key @ None, .. }) = self.stack.last_mut() {
@@ -112,12 +113,13 @@ impl<'t> Builder<'t> {
                     *key = Some(Key { text: text.into_owned(), mark, merge });
                     return Ok(());
                 }
-                let value = scalar(&text, style, tag.as_deref())
-                    .map_err(|message| self.error(mark, message).help("Kubernetes has no such tags: leave it out"))?;
+                let value = scalar(&text, style, tag.as_deref()).map_err(|message| {
+                    self.error(mark, message).help("Kubernetes has no such tags: leave it out")
+                })?;
                 self.count(1, mark)?;
                 let node = Node { mark, data: Data::Scalar(value) };
                 self.anchor(anchor, &node)?;
-                self.add(node, Some(&text))
+                self.add(node)
             }
         }
     }
@@ -128,7 +130,8 @@ impl<'t> Builder<'t> {
         }
         if let Some(Frame::Map { key: None, .. }) = self.stack.last() {
             let error = self.error(mark, "a key must be text, not a list or a mapping");
-            let template = "this looks like a template: render it first (`helm template`), then give the result";
+            let template =
+                "this looks like a template: render it first (`helm template`), then give the result";
             return Err(if self.line_has(mark.line, "{{") { error.help(template) } else { error });
         }
         self.count(1, mark)?;
@@ -142,7 +145,7 @@ impl<'t> Builder<'t> {
             Frame::Map { mark, anchor, entries, .. } => (anchor, Node { mark, data: Data::Map(entries) }),
         };
         self.anchor(anchor, &node)?;
-        self.add(node, None)
+        self.add(node)
     }
 
     fn anchor(&mut self, anchor: usize, node: &Node) -> Result<(), Error> {
@@ -164,7 +167,7 @@ impl<'t> Builder<'t> {
     }
 
     /// Puts a finished node where it belongs.
-    fn add(&mut self, node: Node, _text: Option<&str>) -> Result<(), Error> {
+    fn add(&mut self, node: Node) -> Result<(), Error> {
         let name = self.name.clone();
         match self.stack.last_mut() {
             None => {
@@ -184,8 +187,11 @@ impl<'t> Builder<'t> {
                 // A key of the mapping itself comes before one that `<<` brought.
                 match seen.get(&text).copied() {
                     None => {
+                        // More entries than own keys: some came by `<<`.
+                        if entries.len() > seen.len() {
+                            entries.retain(|entry| entry.key != text);
+                        }
                         seen.insert(text.clone(), mark);
-                        entries.retain(|entry| entry.key != text);
                         entries.push(Entry { key: text, mark, value: node });
                     }
                     Some(first) => {
@@ -206,7 +212,8 @@ impl<'t> Builder<'t> {
     fn syntax_error(&self, marker: &Marker, info: &str) -> Error {
         let mark = mark(marker);
         let error = self.error(mark, format!("not YAML: {info}"));
-        let near = |what: &str| self.line_has(mark.line, what) || self.line_has(mark.line.saturating_sub(1), what);
+        let near =
+            |what: &str| self.line_has(mark.line, what) || self.line_has(mark.line.saturating_sub(1), what);
         let indented_by_tab = |line: u32| {
             let line = self.line(line).unwrap_or_default();
             line[..line.len() - line.trim_start().len()].contains('\t')
@@ -247,7 +254,11 @@ fn size(node: &Node) -> usize {
 }
 
 /// YAML 1.1's merge key: what the mapping does not have itself.
-fn merge_into(entries: &mut Vec<Entry>, seen: &BTreeMap<String, Mark>, node: Node) -> Result<(), &'static str> {
+fn merge_into(
+    entries: &mut Vec<Entry>,
+    seen: &BTreeMap<String, Mark>,
+    node: Node,
+) -> Result<(), &'static str> {
     const MESSAGE: &str = "`<<` takes a mapping or a list of mappings";
     match node.data {
         Data::Map(others) => {
@@ -323,13 +334,13 @@ fn number(text: &str) -> Option<Number> {
         Some(two) if two.starts_with('0') => (8, &digits[1..]),
         _ => (10, digits),
     };
-    if body.chars().next().is_some_and(|c| c.is_digit(radix)) {
-        if let Ok(n) = u64::from_str_radix(body, radix) {
-            return match negative {
-                false => Some(n.into()),
-                true => 0_i64.checked_sub_unsigned(n).map(Number::from),
-            };
-        }
+    if body.starts_with(|c: char| c.is_digit(radix))
+        && let Ok(n) = u64::from_str_radix(body, radix)
+    {
+        return match negative {
+            false => Some(n.into()),
+            true => 0_i64.checked_sub_unsigned(n).map(Number::from),
+        };
     }
     let float = digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
         && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
@@ -381,7 +392,10 @@ mod tests {
     #[test]
     fn merge_keys_bring_what_is_missing() {
         let text = "base: &b {a: 1, b: 2}\nuse:\n  b: 3\n  <<: *b\nlate:\n  <<: *b\n  a: 4\n";
-        assert_eq!(value(text), json!({"base": {"a": 1, "b": 2}, "use": {"b": 3, "a": 1}, "late": {"b": 2, "a": 4}}));
+        assert_eq!(
+            value(text),
+            json!({"base": {"a": 1, "b": 2}, "use": {"b": 3, "a": 1}, "late": {"b": 2, "a": 4}})
+        );
     }
 
     #[test]

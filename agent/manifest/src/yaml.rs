@@ -13,7 +13,7 @@ use crate::tree;
 /// Wrong types that are reported of one document; a document with more is of another kind than it says.
 const MAX_TYPE_ERRORS: usize = 20;
 /// Numbers that may stand for quantities (`cpu: 1`) in one document.
-const MAX_QUANTITIES: usize = 10_000;
+const MAX_QUANTITIES: usize = 1_000;
 
 /// Reads one document as a `T`. Syntax errors, repeated keys, wrong types and unknown fields are all errors, each with
 /// file, line, column and field. `name` is the file's name in messages. No document, or more than one, is an error.
@@ -49,11 +49,14 @@ pub(crate) fn typed<T: DeserializeOwned>(source: &Source, errors: &mut Errors) -
     loop {
         let unknown = RefCell::new(Vec::new());
         let mut ignored = |path: serde_ignored::Path<'_>| unknown.borrow_mut().push(ignored_steps(&path));
-        let result = serde_path_to_error::deserialize::<_, T>(serde_ignored::Deserializer::new(&value, &mut ignored));
+        let result =
+            serde_path_to_error::deserialize::<_, T>(serde_ignored::Deserializer::new(&value, &mut ignored));
         let error = match result {
             Ok(typed) => {
                 let unknown = unknown.take();
-                errors.0.extend(unknown.iter().map(|path| unknown_field::<T>(source, &through_enums(path, &value))));
+                errors.0.extend(
+                    unknown.iter().map(|path| unknown_field::<T>(source, &through_enums(path, &value))),
+                );
                 return wrong.is_empty().then_some(typed);
             }
             Err(error) => error,
@@ -63,7 +66,9 @@ pub(crate) fn typed<T: DeserializeOwned>(source: &Source, errors: &mut Errors) -
         if !is_new || value.pointer(&pointer(&path)).is_none() {
             // What was unknown up to here is worth saying even when the type error hides the rest.
             let unknown = unknown.take();
-            errors.0.extend(unknown.iter().map(|path| unknown_field::<T>(source, &through_enums(path, &value))));
+            errors
+                .0
+                .extend(unknown.iter().map(|path| unknown_field::<T>(source, &through_enums(path, &value))));
             if !wrong.contains(&path) {
                 errors.0.push(wrong_type::<T>(source, &path, &error.inner().to_string()));
             }
@@ -71,7 +76,8 @@ pub(crate) fn typed<T: DeserializeOwned>(source: &Source, errors: &mut Errors) -
         }
         let at = value.pointer_mut(&pointer(&path)).expect("it was there a line ago");
         // A quantity is text in the API's types, and people write numbers.
-        if at.is_number() && quantities < MAX_QUANTITIES && shape::of::<T>(&path).newtype == Some("Quantity") {
+        if at.is_number() && quantities < MAX_QUANTITIES && shape::of::<T>(&path).newtype == Some("Quantity")
+        {
             quantities += 1;
             *at = Value::String(at.to_string());
             continue;
@@ -349,9 +355,12 @@ mod tests {
 
     #[test]
     fn one_document_is_wanted() {
-        assert_eq!(errors("name: x\n---\nname: y\n"), [
-            "s.yaml:3:1: a second document\n  help: this file holds one document: remove what follows `---`"
-        ]);
+        assert_eq!(
+            errors("name: x\n---\nname: y\n"),
+            [
+                "s.yaml:3:1: a second document\n  help: this file holds one document: remove what follows `---`"
+            ]
+        );
         assert_eq!(errors("# nothing\n"), ["s.yaml: the file is empty"]);
     }
 

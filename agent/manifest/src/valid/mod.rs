@@ -23,7 +23,14 @@ pub(crate) struct Checker<'a> {
 }
 
 impl Checker<'_> {
+    /// Says nothing of a field in which something is wrong already: it would only be a consequence.
     fn error(&mut self, path: &str, message: impl Into<String>, help: impl Into<String>) {
+        let below = |field: &str| {
+            field.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        if self.errors.iter().any(|error| error.field.as_deref().is_some_and(below)) {
+            return;
+        }
         self.errors.0.push(self.source.error(path, message).help(help));
     }
 }
@@ -46,16 +53,20 @@ fn metadata(resource: &Resource, checker: &mut Checker<'_>) {
     match meta.name.as_deref().unwrap_or_default() {
         "" if meta.generate_name.is_some() => {
             let help = "a generated name would differ from run to run: write metadata.name";
-            checker.error("metadata.generateName", "metadata.name is missing", help);
+            checker.error("metadata.name", "this field is missing", help);
         }
-        "" => checker.error("metadata", "metadata.name is missing", "give the object a name"),
+        "" => checker.error("metadata.name", "this field is missing", "give the object a name"),
         name => {
             let rule = match resource {
                 Resource::Namespace(_) => names::dns_label(name),
                 _ => names::dns_subdomain(name),
             };
             if let Err(rule) = rule {
-                checker.error("metadata.name", format!("`{name}` is no name for a {}", resource.kind()), rule);
+                checker.error(
+                    "metadata.name",
+                    format!("`{name}` is no name for a {}", resource.kind()),
+                    rule,
+                );
             }
         }
     }
@@ -66,7 +77,11 @@ fn metadata(resource: &Resource, checker: &mut Checker<'_>) {
         }
         Some(namespace) if !namespace.is_empty() => {
             if let Err(rule) = names::dns_label(namespace) {
-                checker.error("metadata.namespace", format!("`{namespace}` is no name for a Namespace"), rule);
+                checker.error(
+                    "metadata.namespace",
+                    format!("`{namespace}` is no name for a Namespace"),
+                    rule,
+                );
             }
         }
         _ => {}
@@ -106,7 +121,11 @@ fn selector(selector: Option<&LabelSelector>, path: &str, checker: &mut Checker<
         match requirement.operator.as_str() {
             "In" | "NotIn" if values.is_empty() => {
                 let message = format!("the operator {} needs values", requirement.operator);
-                checker.error(&at, message, "list at least one under `values`, or use Exists or DoesNotExist");
+                checker.error(
+                    &at,
+                    message,
+                    "list at least one under `values`, or use Exists or DoesNotExist",
+                );
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
                 let message = format!("the operator {} takes no values", requirement.operator);
@@ -168,7 +187,11 @@ fn check_node(node: &Node, checker: &mut Checker<'_>) {
             && one != first
         {
             let message = format!("{first} is not spec.podCIDR, {one}");
-            checker.error("spec.podCIDRs[0]", message, "the first of the list must be the same: remove one of them");
+            checker.error(
+                "spec.podCIDRs[0]",
+                message,
+                "the first of the list must be the same: remove one of them",
+            );
         }
     }
     let addresses = node.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
@@ -195,11 +218,19 @@ fn pod_cidr(cidr: &str, path: &str, checker: &mut Checker<'_>) {
             checker.error(path, format!("{cidr} has bits behind the prefix"), help);
         }
         Ok(net) if net.prefix_len() > 30 => {
-            checker.error(path, format!("{cidr} has no room for pods"), "a gateway and a pod need a /30 or more");
+            checker.error(
+                path,
+                format!("{cidr} has no room for pods"),
+                "a gateway and a pod need a /30 or more",
+            );
         }
         Ok(_) => {}
         Err(_) => {
-            checker.error(path, format!("`{cidr}` is no CIDR"), "an address and a prefix length, as 10.42.0.0/24");
+            checker.error(
+                path,
+                format!("`{cidr}` is no CIDR"),
+                "an address and a prefix length, as 10.42.0.0/24",
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::resource::Resource;
 pub(super) fn check(pod: &Pod, checker: &mut Checker<'_>) {
     match &pod.spec {
         Some(spec) => check_spec(spec, "spec", checker),
-        None => checker.error("", "a Pod without a spec", "write spec.containers"),
+        None => checker.error("spec", "this field is missing", "write spec.containers"),
     }
     let Some(status) = &pod.status else { return };
     if let Some(phase @ ("Succeeded" | "Failed")) = status.phase.as_deref() {
@@ -34,8 +34,7 @@ pub(super) fn check(pod: &Pod, checker: &mut Checker<'_>) {
 pub(super) fn check_workload(workload: &Resource, checker: &mut Checker<'_>) {
     let Some((path, template)) = workload.template() else {
         let message = format!("a {} without a pod template", workload.kind());
-        let path = if checker.source.has("spec") { "spec" } else { "" };
-        return checker.error(path, message, "write spec.template");
+        return checker.error("spec.template", message, "write spec.template");
     };
     template_metadata(template.metadata.as_ref(), &format!("{path}.metadata"), checker);
     match &template.spec {
@@ -60,13 +59,14 @@ pub(super) fn check_workload(workload: &Resource, checker: &mut Checker<'_>) {
     let needs = matches!(workload.kind(), "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet");
     if needs && !checker.source.has("spec.selector") {
         let help = "write spec.selector.matchLabels as the labels of spec.template";
-        checker.error("spec", "spec.selector is missing", help);
+        checker.error("spec.selector", "this field is missing", help);
     }
 }
 
 fn check_spec(spec: &PodSpec, path: &str, checker: &mut Checker<'_>) {
     if spec.containers.is_empty() {
-        checker.error(path, "a pod without containers", "write at least one under `containers`");
+        let help = "write at least one under `containers`";
+        checker.error(&format!("{path}.containers"), "a pod without containers", help);
     }
     if let Some(node) = &spec.node_name
         && !node.is_empty()
@@ -98,7 +98,8 @@ fn check_port(port: &ContainerPort, host_network: bool, at: &str, checker: &mut 
     }
     // In the node's own network the two are one; elsewhere the node's port would have to be translated.
     if port.host_port.is_some_and(|host| host != 0) && !host_network {
-        let help = "nothing translates a node's port to a pod's: remove hostPort, and reach the pod by its address";
+        let help =
+            "nothing translates a node's port to a pod's: remove hostPort, and reach the pod by its address";
         checker.error(&format!("{at}.hostPort"), "hostPort is not supported yet", help);
     }
 }

@@ -9,7 +9,7 @@ use super::{Checker, names, port_number, protocol, selector};
 pub(super) fn check(policy: &NetworkPolicy, checker: &mut Checker<'_>) {
     let Some(spec) = &policy.spec else {
         let help = "write spec.podSelector and the rules; without a spec the policy would isolate every pod";
-        return checker.error("", "a NetworkPolicy without a spec", help);
+        return checker.error("spec", "a NetworkPolicy without a spec", help);
     };
     selector(spec.pod_selector.as_ref(), "spec.podSelector", checker);
     for (n, kind) in spec.policy_types.iter().flatten().enumerate() {
