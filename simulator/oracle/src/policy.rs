@@ -336,5 +336,5 @@ fn is_port(port: &NetworkPolicyPort, destination: End<'_>, flow: &Flow) -> bool 
 fn in_block(block: &IPBlock, address: Ipv4Addr) -> bool {
     // A range of IPv6 holds no IPv4 address.
     let holds = |range: &String| range.parse::<Ipv4Net>().is_ok_and(|range| range.contains(&address));
-    holds(&block.cidr) && !block.except.iter().flatten().any(|except| holds(except))
+    holds(&block.cidr) && !block.except.iter().flatten().any(holds)
 }
