@@ -187,8 +187,11 @@ impl<'t> Builder<'t> {
                 // A key of the mapping itself comes before one that `<<` brought.
                 match seen.get(&text).copied() {
                     None => {
+                        // More entries than own keys: some came by `<<`.
+                        if entries.len() > seen.len() {
+                            entries.retain(|entry| entry.key != text);
+                        }
                         seen.insert(text.clone(), mark);
-                        entries.retain(|entry| entry.key != text);
                         entries.push(Entry { key: text, mark, value: node });
                     }
                     Some(first) => {

@@ -13,7 +13,7 @@ use crate::tree;
 /// Wrong types that are reported of one document; a document with more is of another kind than it says.
 const MAX_TYPE_ERRORS: usize = 20;
 /// Numbers that may stand for quantities (`cpu: 1`) in one document.
-const MAX_QUANTITIES: usize = 10_000;
+const MAX_QUANTITIES: usize = 1_000;
 
 /// Reads one document as a `T`. Syntax errors, repeated keys, wrong types and unknown fields are all errors, each with
 /// file, line, column and field. `name` is the file's name in messages. No document, or more than one, is an error.

@@ -262,10 +262,17 @@ fn icmp(payload: &[u8], found: &mut Found) {
     let is_error = matches!(kind, 3 | 4 | 5 | 11 | 12);
     if is_error {
         match Ipv4HeaderSlice::from_slice(&payload[8..]) {
-            Ok(inner) if payload.len() < 8 + inner.slice().len() + 8 => {
-                fail(found, "icmp embedded packet", "fewer than 8 bytes behind its header");
+            Ok(inner) => {
+                let header = inner.slice().len();
+                let wanted = usize::from(inner.total_len()).saturating_sub(header).min(8);
+                if payload.len() < 8 + header + wanted {
+                    fail(
+                        found,
+                        "icmp embedded packet",
+                        format!("fewer than {wanted} bytes behind its header"),
+                    );
+                }
             }
-            Ok(_) => {}
             Err(error) => fail(found, "icmp embedded packet", error),
         }
     }

@@ -157,6 +157,18 @@ impl Oracle {
         Oracle { cluster: Cluster::new(loaded), policies }
     }
 
+    /// Says where a pod runs and which address it has, when no object does: what stands in for the scheduler decided.
+    pub fn place(&mut self, pod: &PodName, node: &str, address: Ipv4Addr) -> Result<(), UnknownPod> {
+        let pod = self.cluster.pods.get_mut(pod).ok_or_else(|| UnknownPod(pod.clone()))?;
+        (pod.node, pod.address) = (Some(node.to_owned()), Some(address));
+        Ok(())
+    }
+
+    /// Adds an address of a node that no Node object has.
+    pub fn add_node(&mut self, name: &str, address: Ipv4Addr) {
+        self.cluster.nodes.insert(address, name.to_owned());
+    }
+
     /// The pods, by namespace and name.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
         self.cluster.pods.values()
@@ -336,5 +348,5 @@ fn is_port(port: &NetworkPolicyPort, destination: End<'_>, flow: &Flow) -> bool 
 fn in_block(block: &IPBlock, address: Ipv4Addr) -> bool {
     // A range of IPv6 holds no IPv4 address.
     let holds = |range: &String| range.parse::<Ipv4Net>().is_ok_and(|range| range.contains(&address));
-    holds(&block.cidr) && !block.except.iter().flatten().any(|except| holds(except))
+    holds(&block.cidr) && !block.except.iter().flatten().any(holds)
 }

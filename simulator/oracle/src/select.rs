@@ -10,10 +10,8 @@ use skep_manifest::k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 pub(crate) type Labels = BTreeMap<String, String>;
 
 pub(crate) fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
-    let wanted = selector.match_labels.iter().flatten();
-    let requirements = selector.match_expressions.iter().flatten();
-    wanted.map(|(key, value)| labels.get(key) == Some(value)).all(|holds| holds)
-        && requirements.map(|requirement| holds(requirement, labels)).all(|holds| holds)
+    selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value))
+        && selector.match_expressions.iter().flatten().all(|requirement| holds(requirement, labels))
 }
 
 fn holds(requirement: &LabelSelectorRequirement, labels: &Labels) -> bool {

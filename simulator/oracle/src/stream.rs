@@ -21,8 +21,10 @@ pub struct Streams {
 struct Side {
     /// The sequence number of its SYN.
     initial: Option<u32>,
-    /// Bytes by offset from the first, as far as they were seen.
-    bytes: BTreeMap<u32, u8>,
+    /// What was seen from the first byte on without a gap; its first byte is at offset 1.
+    bytes: Vec<u8>,
+    /// Segments behind a gap, by offset.
+    ahead: BTreeMap<u32, Vec<u8>>,
     /// The highest offset that was sent, SYN and FIN counted, plus one.
     sent: u32,
     /// The offset of the FIN.
@@ -79,8 +81,7 @@ impl Streams {
     /// What `from` has sent to `to` without a gap, from the first byte on.
     pub fn bytes(&self, from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
         let Some(sides) = self.streams.get(&(from.min(to), from.max(to))) else { return Vec::new() };
-        let bytes = &sides[usize::from(from > to)].bytes;
-        (1..).map_while(|offset| bytes.get(&offset).copied()).collect()
+        sides[usize::from(from > to)].bytes.clone()
     }
 }
 
@@ -107,11 +108,7 @@ impl Side {
         {
             return Err(format!("data up to offset {end} after the FIN at {fin}"));
         }
-        for (at, byte) in (offset..).zip(payload) {
-            if *self.bytes.entry(at).or_insert(*byte) != *byte {
-                return Err(format!("other data at offset {at} than before"));
-            }
-        }
+        self.store(offset, payload)?;
         self.sent = self.sent.max(end);
         if tcp.fin() {
             if self.fin.is_some_and(|fin| fin != end) {
@@ -120,6 +117,35 @@ impl Side {
             self.fin = Some(end);
             self.sent = self.sent.max(end.wrapping_add(1));
         }
+        Ok(())
+    }
+
+    fn store(&mut self, offset: u32, payload: &[u8]) -> Result<(), String> {
+        if offset as usize > self.bytes.len() + 1 {
+            self.ahead.insert(offset, payload.to_vec());
+            return Ok(());
+        }
+        self.append(offset, payload)?;
+        // What waited behind the gap may follow now.
+        while let Some(waiting) = self.ahead.first_entry()
+            && *waiting.key() as usize <= self.bytes.len() + 1
+        {
+            let (offset, payload) = waiting.remove_entry();
+            self.append(offset, &payload)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what is there already and adds what is not. There is no gap before it.
+    fn append(&mut self, offset: u32, payload: &[u8]) -> Result<(), String> {
+        // Offset 0 is the SYN's, and bears no byte.
+        let Some(at) = (offset as usize).checked_sub(1) else { return Ok(()) };
+        let known = self.bytes.get(at..).unwrap_or_default();
+        if let Some(n) = known.iter().zip(payload).position(|(a, b)| a != b) {
+            return Err(format!("other data at offset {} than before", at + n + 1));
+        }
+        let new = payload.get(known.len()..).unwrap_or_default().to_vec();
+        self.bytes.extend(new);
         Ok(())
     }
 }
@@ -165,6 +191,18 @@ mod tests {
         let (a, b) = (SocketAddrV4::new(A.into(), 4000), SocketAddrV4::new(B.into(), 80));
         assert_eq!(streams.bytes(a, b), b"hello again");
         assert_eq!(streams.bytes(b, a), b"bye");
+    }
+
+    #[test]
+    fn what_was_lost_comes_again() {
+        let mut streams = opened();
+        assert!(streams.see(&packet(true, 13, Some(501), "", b"three")).is_empty());
+        assert!(streams.see(&packet(true, 8, Some(501), "", b"-two-")).is_empty());
+        let (a, b) = (SocketAddrV4::new(A.into(), 4000), SocketAddrV4::new(B.into(), 80));
+        assert_eq!(streams.bytes(a, b), b"hello");
+        assert!(streams.see(&packet(true, 3, Some(501), "", b"-one-")).is_empty());
+        assert_eq!(streams.bytes(a, b), b"hello-one--two-three");
+        assert_eq!(rules(&mut streams, &packet(true, 8, Some(501), "", b"-TWO-")), ["tcp sequence"]);
     }
 
     #[test]

@@ -292,6 +292,11 @@ spec:
     let names: Vec<_> =
         oracle.pods().filter(|p| p.name.name.starts_with("api")).map(|p| p.name.to_string()).collect();
     assert_eq!(names, ["default/api-0", "default/api-1"]);
+    let mut oracle = oracle;
+    oracle.place(&PodName::new("default", "api-0"), "node-3", "10.0.9.8".parse().unwrap()).unwrap();
+    oracle.add_node("node-3", "192.168.1.3".parse().unwrap());
+    let answer = oracle.allows(&flow("192.168.1.3", "10.0.9.8", "tcp/80")).unwrap();
+    assert_eq!(answer.ingress, Decision::OwnNode);
     let placed = oracle.pods().find(|pod| pod.name.name == "api-1").unwrap();
     assert_eq!(placed.address, Some("10.0.9.9".parse().unwrap()));
 }
