@@ -128,6 +128,12 @@ pub enum FaultKind {
     /// More instructions than a verified program can execute.
     #[error("more than {0} instructions: it may loop for ever")]
     Fuel(u64),
+    /// A helper for packets was not given the context, or there is no packet.
+    #[error("helper {helper}: argument 1 is not the context")]
+    Context {
+        /// The helper's number.
+        helper: i32,
+    },
     /// A feature of a helper that this vm does not have.
     #[error("helper {helper}: {what}")]
     Unsupported {
@@ -136,8 +142,8 @@ pub enum FaultKind {
         /// What is missing.
         what: &'static str,
     },
-    /// There is no program with this id, or it was unloaded.
-    #[error("no such program")]
+    /// There is no program with this id, or it was unloaded, or it is of a kind that is run in another way.
+    #[error("no such program of the kind that was to run")]
     NoProgram,
     /// The packet does not fit into the vm's packet slot.
     #[error("a packet of {0} bytes is too long")]

@@ -9,8 +9,11 @@ use skep_packet::SkBuff;
 
 use crate::arena::Arena;
 use crate::engine::Program;
+use crate::legal::STACK;
 use crate::map::Map;
-use crate::{Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run};
+use crate::packet::SLOT;
+use crate::scope::STACKS;
+use crate::{Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, context};
 
 /// How a simulated kernel is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,13 +94,27 @@ pub struct Kernel {
     pub(crate) next_map: u32,
     pub(crate) next_program: u32,
     pub(crate) record: bool,
+    pub(crate) slots: Slots,
+}
+
+/// Where in the arena a run's own memory stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slots {
+    pub(crate) context: usize,
+    pub(crate) stacks: usize,
+    pub(crate) packet: usize,
 }
 
 impl Kernel {
     /// A kernel without maps and programs.
     pub fn new(config: &KernelConfig) -> Self {
+        let mut arena = Arena::new();
+        let mut reserve = |len| arena.alloc(len).expect("an empty arena has room for a run");
+        let slots =
+            Slots { context: reserve(context::SIZE), stacks: reserve(STACKS * STACK), packet: reserve(SLOT) };
         Self {
-            arena: Arena::new(),
+            arena,
+            slots,
             cpus: config.cpus.max(1),
             maps: BTreeMap::new(),
             programs: BTreeMap::new(),

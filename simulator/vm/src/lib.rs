@@ -27,7 +27,9 @@ mod legal;
 mod load;
 mod map;
 mod object;
+mod packet;
 mod run;
+mod scope;
 
 pub use error::{Errno, Error, Fault, FaultKind};
 pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};

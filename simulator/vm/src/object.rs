@@ -63,7 +63,7 @@ struct Contents {
     maps: Vec<MapDef>,
     sections: Vec<Vec<u8>>,
     globals: Vec<Global>,
-    legal: OnceLock<Result<Vec<Legal>, Error>>,
+    legal: OnceLock<Result<Vec<Arc<Legal>>, Error>>,
 }
 
 /// A BPF object. Cloning it is cheap, and clones share what is made executable.
@@ -143,10 +143,10 @@ impl Object {
     }
 
     /// All programs made executable, in the order of their names; worked out at the first use.
-    pub(crate) fn legal(&self) -> Result<&[Legal], Error> {
+    pub(crate) fn legal(&self) -> Result<&[Arc<Legal>], Error> {
         let legalise = || {
-            let programs = self.0.programs.iter();
-            programs.map(|(name, p)| legal::legalise(name, p, self.0.maps.len(), &self.0.sections)).collect()
+            let one = |(name, p): (&String, _)| legal::legalise(name, p, self.0.maps.len(), &self.0.sections);
+            self.0.programs.iter().map(|p| one(p).map(Arc::new)).collect()
         };
         self.0.legal.get_or_init(legalise).as_deref().map_err(Clone::clone)
     }

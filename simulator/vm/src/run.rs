@@ -1,8 +1,13 @@
 //! One run: what goes in beside the packet, what comes out, and the scope in which helpers find their world.
 
+use std::rc::Rc;
+
 use skep_packet::SkBuff;
 
-use crate::{Fault, Kernel, MapId, ProgramId};
+use crate::engine::Program;
+use crate::packet::{Packet, SLOT};
+use crate::scope::Scope;
+use crate::{Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, context};
 
 /// What the world gives a run: time, randomness, a CPU, and a place for events.
 pub trait Environment {
@@ -119,19 +124,54 @@ pub struct Access {
 }
 
 pub(crate) fn run(
-    _kernel: &mut Kernel,
-    _program: ProgramId,
-    _skb: &mut SkBuff,
-    _env: &mut dyn Environment,
+    kernel: &mut Kernel,
+    program: ProgramId,
+    skb: &mut SkBuff,
+    env: &mut dyn Environment,
 ) -> Result<Run, Fault> {
-    todo!()
+    let entry = entry(kernel, program, ProgramKind::SchedClassifier)?;
+    let slots = kernel.slots;
+    let packet = Packet::load(skb, slots.packet, &mut kernel.arena).map_err(|kind| Fault {
+        program: entry.name().to_owned(),
+        instruction: None,
+        kind,
+    })?;
+    context::write(slots.context, &packet, &mut kernel.arena);
+    let mut scope = Scope::new(kernel, env, Some(packet));
+    let r0 = scope.execute(program, &entry)?;
+    let Scope { kernel, packet, mut run, .. } = scope;
+    let mut packet = packet.expect("a run over a packet has one");
+    context::read(slots.context, &mut packet, &kernel.arena);
+    packet.save(&kernel.arena);
+    run.return_value = r0 as i32;
+    Ok(run)
 }
 
 pub(crate) fn run_memory(
-    _kernel: &mut Kernel,
-    _program: ProgramId,
-    _memory: &mut [u8],
-    _env: &mut dyn Environment,
+    kernel: &mut Kernel,
+    program: ProgramId,
+    memory: &mut [u8],
+    env: &mut dyn Environment,
 ) -> Result<u64, Fault> {
-    todo!()
+    let entry = entry(kernel, program, ProgramKind::Memory)?;
+    let at = kernel.slots.packet;
+    if memory.len() > SLOT {
+        let kind = FaultKind::PacketTooLong(memory.len());
+        return Err(Fault { program: entry.name().to_owned(), instruction: None, kind });
+    }
+    kernel.arena.slice_mut(at, memory.len()).copy_from_slice(memory);
+    let address = if memory.is_empty() { 0 } else { kernel.arena.address(at) };
+    let mut scope = Scope::new(kernel, env, None);
+    scope.memory = (address, memory.len() as u64);
+    let r0 = scope.execute(program, &entry)?;
+    memory.copy_from_slice(scope.kernel.arena.slice(at, memory.len()));
+    Ok(r0)
+}
+
+fn entry(kernel: &Kernel, program: ProgramId, kind: ProgramKind) -> Result<Rc<Program>, Fault> {
+    let entry = kernel.program(program)?;
+    if entry.kind() == kind {
+        return Ok(entry);
+    }
+    Err(Fault { program: entry.name().to_owned(), instruction: None, kind: FaultKind::NoProgram })
 }
