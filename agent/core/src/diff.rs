@@ -3,8 +3,8 @@
 //! The order of a change:
 //!
 //! 1. settings, devices, routes, maps; policy maps that no published endpoint uses yet are filled;
-//! 2. policy maps in use get their entries about identities that nobody has yet, then shrink to what old and new
-//!    allow in common;
+//! 2. networks that get an identity of their own get it, and policy maps in use treat it as what it was taken out of;
+//!    these maps get their entries about identities that nobody has yet, and shrink to what old and new allow in common;
 //! 3. loads: first all are loaded, then each is published in `skep_call_policy`, entered in `skep_lxc`, attached;
 //!    endpoints that go are cleared from `skep_call_policy` first, then detached;
 //! 4. identities move: the ipcache's entries are written, longer prefixes first;
@@ -35,6 +35,7 @@ pub fn diff(have: &Datapath, want: &Datapath) -> Vec<Action> {
     plan.devices();
     plan.routes();
     plan.maps();
+    plan.new_networks();
     let policies = plan.policy_maps();
     for p in &policies {
         plan.run(p.before.clone());
@@ -157,21 +158,40 @@ impl Plan<'_> {
         }
     }
 
+    /// The names of the policy maps that packets may meet.
+    fn policy_maps_in_use(&self) -> BTreeSet<String> {
+        let attached = self.now.attachments.values().map(|a| &a.load);
+        let loads = self.now.published.values().chain(attached);
+        loads.filter_map(|id| self.now.loads.get(id)?.maps.get(map::POLICY.name)).cloned().collect()
+    }
+
+    fn new_networks(&mut self) {
+        let new = policy::new_networks(&self.now, self.want);
+        if new.is_empty() {
+            return;
+        }
+        for name in self.policy_maps_in_use() {
+            let Some(map) = self.now.maps.get(&name) else { continue };
+            self.run(policy::copies(&name, &map.entries, &new));
+        }
+        let want = self.want;
+        let Some(ipcache) = want.maps.get(map::IPCACHE.name) else { return };
+        let mut keys: Vec<&Vec<u8>> = new.iter().map(|n| &n.key).collect();
+        keys.sort_by_key(|k| std::cmp::Reverse(prefix(k)));
+        for key in keys {
+            let (map, value) = (map::IPCACHE.name.to_owned(), ipcache.entries[key].clone());
+            self.emit(Action::MapUpdate { map, key: key.clone(), value });
+        }
+    }
+
     fn policy_maps(&self) -> Vec<policy::Rewrite> {
-        let used: BTreeSet<&str> = self
-            .now
-            .published
-            .values()
-            .chain(self.now.attachments.values().map(|a| &a.load))
-            .filter_map(|id| self.now.loads.get(id)?.maps.get(map::POLICY.name))
-            .map(String::as_str)
-            .collect();
+        let used = self.policy_maps_in_use();
         let had = policy::identities_in_use(&self.now);
         let wanted = policy::identities_in_use(self.want);
         let maps = self.want.maps.iter().filter(|(_, m)| m.spec.name == map::POLICY.name);
         maps.map(|(name, want)| {
             let have = &self.now.maps[name].entries;
-            policy::rewrite(name, have, &want.entries, used.contains(name.as_str()), &had, &wanted)
+            policy::rewrite(name, have, &want.entries, used.contains(name), &had, &wanted)
         })
         .collect()
     }

@@ -74,7 +74,7 @@ fn pods() -> impl Strategy<Value = Vec<Pod>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn maps_say_what_the_api_says(pods in pods(), policies in prop::collection::vec(policy(), 0..=3)) {

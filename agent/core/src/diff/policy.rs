@@ -7,8 +7,8 @@
 use crate::action::Action;
 use crate::model::{Datapath, Value};
 use crate::policy::EntryKey;
-use skep_abi::identity;
-use skep_abi::map::{self, PolicyEntry, RemoteEndpointInfo};
+use skep_abi::map::{self, IpcacheKey, PolicyEntry, RemoteEndpointInfo};
+use skep_abi::{Be32, identity};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The parts of a rewrite.
@@ -32,6 +32,58 @@ pub(super) fn identities_in_use(datapath: &Datapath) -> BTreeSet<u32> {
     // Whoever is in no ipcache is the world, and the wildcard is everybody.
     ids.extend([identity::UNKNOWN, identity::WORLD]);
     ids
+}
+
+/// A network that is to get an identity of its own.
+pub(super) struct NewNetwork {
+    /// Its key in the ipcache.
+    pub(super) key: Vec<u8>,
+    id: u32,
+    /// The identity that its addresses have now.
+    from: u32,
+}
+
+/// The networks that are to get an identity that nobody has yet.
+pub(super) fn new_networks(have: &Datapath, want: &Datapath) -> Vec<NewNetwork> {
+    let had = identities_in_use(have);
+    let (Some(have), Some(want)) = (have.maps.get(map::IPCACHE.name), want.maps.get(map::IPCACHE.name)) else {
+        return Vec::new();
+    };
+    let sec_identity = |v: &Value| RemoteEndpointInfo::from_bytes(&v.bytes).map(|i| i.sec_identity);
+    want.entries
+        .iter()
+        .filter_map(|(key, value)| {
+            let id = sec_identity(value)?;
+            let new = id & identity::SCOPE_CIDR != 0 && !had.contains(&id) && !have.entries.contains_key(key);
+            let from = || covering(key).find_map(|k| sec_identity(have.entries.get(&k)?));
+            new.then(|| NewNetwork { key: key.clone(), id, from: from().unwrap_or(identity::WORLD) })
+        })
+        .collect()
+}
+
+/// The keys of the networks that contain one, from the longest prefix to the shortest.
+fn covering(key: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let key = IpcacheKey::from_bytes(key).unwrap_or_default();
+    let bits = key.prefixlen.saturating_sub(IpcacheKey::STATIC_PREFIX).min(32);
+    (0..bits).rev().map(move |bits| {
+        let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+        IpcacheKey::ipv4(Be32::from_host(key.ip4.to_host() & mask), bits).to_bytes().to_vec()
+    })
+}
+
+/// Entries that let a policy map treat new networks as it treats what they are taken out of.
+pub(super) fn copies(name: &str, have: &Entries, new: &[NewNetwork]) -> Vec<Action> {
+    let mut out = Vec::new();
+    for network in new {
+        for (key, value) in have {
+            let Some(old) = key_of(key).filter(|k| k.identity == network.from && k.identity != 0) else {
+                continue;
+            };
+            let key = EntryKey { identity: network.id, ..old }.to_abi().to_bytes().to_vec();
+            out.push(Action::MapUpdate { map: name.to_owned(), key, value: value.clone() });
+        }
+    }
+    out
 }
 
 /// Plans a rewrite of the map `name`. `used`: packets may meet it. `had` and `wanted`: the identities in use before
