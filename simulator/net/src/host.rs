@@ -161,9 +161,8 @@ impl Host {
         let same = |s: &Socket<'_>| {
             s.local_endpoint() == Some(endpoint(local)) && s.remote_endpoint() == Some(endpoint(remote))
         };
-        if let Some(at) = self.orphans.iter().position(|handle| same(self.sockets.get::<Socket<'_>>(*handle)))
-        {
-            self.sockets.remove(self.orphans.swap_remove(at));
+        if let Some(at) = self.orphans.iter().position(|o| same(self.sockets.get::<Socket<'_>>(o.handle))) {
+            self.sockets.remove(self.orphans.remove(at).handle);
         }
         let mut socket = socket();
         if socket.connect(self.iface.context(), endpoint(remote), endpoint(local)).is_err() {
