@@ -6,6 +6,10 @@ use std::net::IpAddr;
 
 /// What is different in the frame after the hop.
 pub(super) fn changes(hop: &Hop) -> Vec<String> {
+    if hop.verdict.reason().is_some() {
+        // Where it ends nobody sees what was changed.
+        return Vec::new();
+    }
     let (before, after) = (&hop.before, &hop.after);
     let mut out = Vec::new();
     match (before.outer, after.outer) {
