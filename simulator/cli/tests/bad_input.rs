@@ -53,7 +53,10 @@ fn every_bad_folder_is_refused_with_its_place_and_what_to_do() {
 #[test]
 fn a_scenario_that_is_not_there_is_named() {
     let stderr = refused(&["no/such/scenario".as_ref()]);
-    assert!(stderr.contains("no/such/scenario") && stderr.contains("help: name a scenario's folder"), "{stderr}");
+    assert!(
+        stderr.contains("no/such/scenario") && stderr.contains("help: name a scenario's folder"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -92,7 +95,9 @@ fn a_truncated_capture_is_named() {
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a}]}\n";
     fs::write(dir.path().join("scenario.yaml"), scenario).unwrap();
     fs::write(dir.path().join("pod.yaml"), pod).unwrap();
-    for bytes in [&b"\xd4\xc3\xb2\xa1"[..], b"\x0a\x0d\x0d\x0a\xff", b"", b"nonsense that is long enough for a header"] {
+    for bytes in
+        [&b"\xd4\xc3\xb2\xa1"[..], b"\x0a\x0d\x0d\x0a\xff", b"", b"nonsense that is long enough for a header"]
+    {
         fs::write(dir.path().join("a.pcap"), bytes).unwrap();
         let stderr = refused(&[dir.path().as_os_str()]);
         assert!(stderr.contains("scenario.yaml:7:") && stderr.contains("a.pcap"), "{stderr}");

@@ -56,7 +56,12 @@ fn unknown_flags_and_a_capture_of_two_scenarios_are_refused() {
     for args in [&["run"][..], &["run", "--no-such-flag", "x"], &["frobnicate"]] {
         assert_eq!(skep().args(args).output().unwrap().status.code(), Some(2), "{args:?}");
     }
-    let two = skep().arg("run").args([scenario("spoof"), scenario("lossy")]).args(["--pcap", "x"]).output().unwrap();
+    let two = skep()
+        .arg("run")
+        .args([scenario("spoof"), scenario("lossy")])
+        .args(["--pcap", "x"])
+        .output()
+        .unwrap();
     assert_eq!(two.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&two.stderr).contains("one scenario at a time"));
 }
@@ -112,7 +117,8 @@ fn two_runs_give_the_same_bytes() {
         let json = || stdout(skep().arg("run").arg(scenario(name)).args(["-o", "json", "--seed", "7"]), 0);
         assert_eq!(json(), json(), "{name}");
     }
-    let seed = |n: &str| stdout(skep().arg("run").arg(scenario("walkthrough")).args(["-o", "json", "--seed", n]), 0);
+    let seed =
+        |n: &str| stdout(skep().arg("run").arg(scenario("walkthrough")).args(["-o", "json", "--seed", n]), 0);
     assert_ne!(seed("1"), seed("2"), "the seed decides");
 }
 
@@ -124,7 +130,10 @@ fn json_and_junit_say_what_ran() {
         "\"routing\": \"vxlan\"",
         "\"seed\": 1",
         "\"reason\": \"INVALID_SOURCE_IP\"",
-        &format!("\"lxc\": \"{}\"", skep_object::ObjectSet::built_in().sha256(skep_abi::program::Object::Lxc)),
+        &format!(
+            "\"lxc\": \"{}\"",
+            skep_object::ObjectSet::built_in().sha256(skep_abi::program::Object::Lxc)
+        ),
     ] {
         assert!(json.contains(text), "{text}");
     }

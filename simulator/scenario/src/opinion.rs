@@ -113,7 +113,8 @@ impl Opinion {
         }
         for (node, rows) in placement {
             for row in rows {
-                if let (Some((namespace, name)), IpAddr::V4(address)) = (row.pod.split_once('/'), row.address) {
+                if let (Some((namespace, name)), IpAddr::V4(address)) = (row.pod.split_once('/'), row.address)
+                {
                     // A pod that the oracle does not know leaves its opinion about the others as it is.
                     let _ = oracle.place(&PodName::new(namespace, name), node, address);
                 }

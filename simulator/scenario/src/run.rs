@@ -41,7 +41,12 @@ impl Progress for Silent {
 }
 
 /// Carries out a plan. Never fails: what goes wrong is in the report.
-pub fn run(plan: &Plan, world: &mut dyn World, options: RunOptions, progress: &mut dyn Progress) -> ScenarioReport {
+pub fn run(
+    plan: &Plan,
+    world: &mut dyn World,
+    options: RunOptions,
+    progress: &mut dyn Progress,
+) -> ScenarioReport {
     progress.scenario(plan);
     let skips = skips(plan, world);
     let mut runner = Runner {
@@ -223,7 +228,10 @@ impl Runner<'_> {
         }
     }
 
-    fn conntrack(&mut self, wanted: &[ConntrackExpect]) -> Result<BTreeMap<String, Vec<ConntrackEntry>>, SetupError> {
+    fn conntrack(
+        &mut self,
+        wanted: &[ConntrackExpect],
+    ) -> Result<BTreeMap<String, Vec<ConntrackEntry>>, SetupError> {
         let mut all = BTreeMap::new();
         for expect in wanted {
             if all.contains_key(&expect.node) {

@@ -376,7 +376,12 @@ pub fn flow_line(evidence: &Evidence) -> String {
         None if matches!(hop.kind, HopKind::Deliver) => ("to-endpoint", "FORWARDED"),
         None => ("to-stack", "FORWARDED"),
     };
-    let mut line = format!("{} [{}]: {from} -> {to} {kind} {word} ({})", format_time(hop.time_ns), hop.node, view.summary());
+    let mut line = format!(
+        "{} [{}]: {from} -> {to} {kind} {word} ({})",
+        format_time(hop.time_ns),
+        hop.node,
+        view.summary()
+    );
     if let Some(status) = evidence.outcome.status {
         let _ = write!(line, " HTTP {status}, {} bytes", evidence.outcome.bytes);
     } else if verdict.verdict == ExpectedVerdict::Refused {

@@ -62,10 +62,7 @@ fn it_agrees_with_what_the_text_says_and_with_nothing_else() {
     let deny = objects(DENY);
     opinion.change(&Change::Apply(vec![]), &deny);
     assert_eq!(disagrees(&opinion, false), None);
-    assert_eq!(
-        disagrees(&opinion, true).as_deref(),
-        Some("denied by ingress (default/deny-all); allowed")
-    );
+    assert_eq!(disagrees(&opinion, true).as_deref(), Some("denied by ingress (default/deny-all); allowed"));
 
     let relabel = |value: Option<&str>| Change::Relabel {
         object: Labelled::Pod("default/httpbin".into()),

@@ -38,7 +38,8 @@ fn macs(before: &FrameView, after: &FrameView) -> Option<String> {
     // Where headers were put around or taken off, the addresses are another frame's.
     let comparable = before.outer.is_some() == after.outer.is_some();
     let (src, dst) = (after.src_mac?, after.dst_mac?);
-    let changed = before.src_mac.is_some() && (before.src_mac, before.dst_mac) != (after.src_mac, after.dst_mac);
+    let changed =
+        before.src_mac.is_some() && (before.src_mac, before.dst_mac) != (after.src_mac, after.dst_mac);
     (comparable && changed).then(|| format!("mac {src} > {dst}"))
 }
 
@@ -51,7 +52,10 @@ pub(super) fn facts(hop: &Hop) -> Vec<String> {
     let is_tunnel = |f: &&Fact| matches!(f, Fact::Tunnel { .. });
     // Where the tunnel device works, the outer headers tell the same.
     let shows_outer = matches!(hop.kind, HopKind::Encapsulate | HopKind::Decapsulate);
-    let given = hop.facts.iter().any(|f| matches!(f, Fact::Ipcache { entry: Some(e), .. } if e.tunnel_endpoint.is_some()));
+    let given = hop
+        .facts
+        .iter()
+        .any(|f| matches!(f, Fact::Ipcache { entry: Some(e), .. } if e.tunnel_endpoint.is_some()));
     let tunnels = hop.facts.iter().filter(is_tunnel).filter(|_| !shows_outer);
     let others = hop.facts.iter().filter(|f| !is_tunnel(f));
     let chained: Vec<&Fact> =
