@@ -35,6 +35,11 @@ pub(crate) fn of_flow(number: u32, flow: &Flow, net: &Net, machine: &Machine, st
             walks.push(Walk { direction, class, packet, hops: builder.hops(&entries) });
         }
     }
+    // A packet that waits for its next hop's address is first sent once that is known: what asked for it comes first.
+    walks.sort_by_key(|w| {
+        let set_out = w.hops.iter().find(|h| matches!(h.kind, HopKind::Hook { .. })).or(w.hops.first());
+        (set_out.map(|h| h.time_ns), w.packet)
+    });
     let delivered = packets.sent > 0 && packets.sent == packets.delivered;
     let outcome = flow.outcome(net, delivered);
     if flow.kind == Kind::Http
@@ -141,7 +146,9 @@ impl Builder<'_> {
             let verdict = match (&program.dropped, run.programs.get(i + 1)) {
                 (Some(reason), _) => Verdict::Dropped { reason: reason.clone() },
                 (None, Some(next)) => Verdict::TailCall { to: next.program.clone() },
-                (None, None) if program.answered && matches!(verdict, NetVerdict::Redirect { .. }) => Verdict::Answered,
+                (None, None) if program.answered && matches!(verdict, NetVerdict::Redirect { .. }) => {
+                    Verdict::Answered
+                }
                 (None, None) => self.hook_verdict(&entry.record, verdict),
             };
             let hook = program.point.unwrap_or(match way {
