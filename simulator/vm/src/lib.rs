@@ -1,1 +1,38 @@
 //! Runs one BPF program as the kernel would: no root, no kernel.
+//!
+//! An [`Object`] is linked, legalised (rewritten so that rbpf's interpreter executes it exactly as RFC 9669 and the
+//! kernel do) and loaded into a [`Kernel`], which owns maps, programs and the memory that they stand in. One
+//! [`Kernel::run`] runs one program, and the programs that it tail calls, over one packet.
+//!
+//! Knows BPF: instructions, helpers, maps, `struct __sk_buff`. Knows nothing of skep's maps, of topology or of
+//! Kubernetes: a redirect is recorded and not followed, and time, randomness and events are an [`Environment`].
+//!
+//! The behaviour followed is that of Linux 6.18, `sched_cls` programs. Where a run cannot equal
+//! `BPF_PROG_TEST_RUN`:
+//!
+//! - `get_hash_recalc`: the kernel's flow hash has a random key. Here it is a hash of the frame's flow, the same in
+//!   both directions and in every run.
+//! - An LRU map evicts exactly the least recently used entry; the kernel's is approximate, in batches a CPU.
+//! - Every slot of a perf event array has a reader.
+//! - The addresses that a program sees differ, so a program that leaks a pointer leaks another number.
+
+mod arena;
+mod context;
+mod engine;
+mod error;
+mod helper;
+mod insn;
+mod kernel;
+mod legal;
+mod load;
+mod map;
+mod object;
+mod packet;
+mod run;
+mod scope;
+
+pub use error::{Errno, Error, Fault, FaultKind};
+pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
+pub use map::kind as map_kind;
+pub use object::{Global, MapDef, Object, ProgramKind};
+pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, TailCall};

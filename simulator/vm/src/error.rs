@@ -1,0 +1,154 @@
+//! What can go wrong: an object that cannot be read or loaded, a refused system call, a program that misbehaves.
+//!
+//! No message holds an address of this process: the same mistake gives the same text in every run.
+
+use std::fmt;
+
+/// Why an object cannot be read or loaded. Each text names what to look at.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Error {
+    /// The bytes are no BPF object, or a damaged one.
+    #[error("not a readable BPF object: {0}")]
+    Object(String),
+    /// A program cannot be linked or executed here.
+    #[error("program {program}, instruction {instruction}: {what}")]
+    Instruction {
+        /// The program's name.
+        program: String,
+        /// Counted from the program's first, a 16-byte load as two, subprograms behind their program.
+        instruction: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A program as a whole cannot be executed here.
+    #[error("program {program}: {what}")]
+    Program {
+        /// The program's name.
+        program: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A program calls a helper that this vm does not have.
+    #[error("program {program}, instruction {instruction}: helper {helper} is not supported here")]
+    Helper {
+        /// The program's name.
+        program: String,
+        /// As in [`Error::Instruction`].
+        instruction: usize,
+        /// The helper's number (`enum bpf_func_id`).
+        helper: i32,
+    },
+    /// A map cannot be created, or the one given for it does not fit.
+    #[error("map {map}: {what}")]
+    Map {
+        /// The map's name.
+        map: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A load names a global that the object does not have, or gives it a value of another size.
+    #[error("global {global}: {what}")]
+    Global {
+        /// The global's name.
+        global: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A load names a map that the object does not have.
+    #[error("the object has no map {0}; leave it out of the load")]
+    UnknownMap(String),
+}
+
+macro_rules! errno {
+    ($( $name:ident = $number:literal, )*) => {
+        impl Errno {
+            $( #[doc = concat!("`", stringify!($name), "`, ", $number, ".")] pub const $name: Errno = Errno($number); )*
+
+            /// The kernel's name, such as `ENOENT`.
+            pub const fn name(self) -> &'static str {
+                match self.0 { $( $number => stringify!($name), )* _ => "errno" }
+            }
+        }
+    };
+}
+
+/// An error number of the kernel, positive.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Errno(pub i32);
+
+errno! {
+    ENOENT = 2, E2BIG = 7, ENOMEM = 12, EFAULT = 14, EBUSY = 16, EEXIST = 17, EINVAL = 22, ENOSPC = 28, EPROTO = 71,
+    EOPNOTSUPP = 95, ENOTSUPP = 524,
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name(), self.0)
+    }
+}
+
+impl std::error::Error for Errno {}
+
+/// Why a run ended before its program did. A program that a kernel has verified never gets here.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("program {program}{}: {kind}", .instruction.map(|i| format!(", instruction {i}")).unwrap_or_default())]
+pub struct Fault {
+    /// The program that was running.
+    pub program: String,
+    /// Its instruction, where known, counted as in [`Error::Instruction`].
+    pub instruction: Option<usize>,
+    /// What happened.
+    pub kind: FaultKind,
+}
+
+/// What ended a run.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FaultKind {
+    /// A load or store outside all memory.
+    #[error("access outside of memory")]
+    Memory,
+    /// A helper was given a pointer to something else than memory of its size.
+    #[error("helper {helper}: argument {argument} does not point to {size} bytes of memory")]
+    Argument {
+        /// The helper's number.
+        helper: i32,
+        /// Counted from 1.
+        argument: u8,
+        /// How many bytes it must point to.
+        size: usize,
+    },
+    /// A helper was given something else than a map, or a map of a kind that it cannot use.
+    #[error("helper {helper}: {what}")]
+    Map {
+        /// The helper's number.
+        helper: i32,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// More instructions than a verified program can execute.
+    #[error("more than {0} instructions: it may loop for ever")]
+    Fuel(u64),
+    /// A helper for packets was not given the context, or there is no packet.
+    #[error("helper {helper}: argument 1 is not the context")]
+    Context {
+        /// The helper's number.
+        helper: i32,
+    },
+    /// A feature of a helper that this vm does not have.
+    #[error("helper {helper}: {what}")]
+    Unsupported {
+        /// The helper's number.
+        helper: i32,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// There is no program with this id, or it was unloaded, or it is of a kind that is run in another way.
+    #[error("no such program of the kind that was to run")]
+    NoProgram,
+    /// The packet does not fit into the vm's packet slot.
+    #[error("a packet of {0} bytes is too long")]
+    PacketTooLong(usize),
+    /// Anything else that the engine reports.
+    #[error("the engine stopped")]
+    Engine,
+}

@@ -1,0 +1,201 @@
+//! Helpers by number (`enum bpf_func_id`), and the vm's own, which legal code calls.
+//!
+//! One list says what exists. Knows how rbpf calls; each file beside this one knows one group of helpers.
+
+mod checksum;
+mod format;
+mod maps;
+mod misc;
+mod skb;
+mod tunnel;
+
+use crate::scope::{self, Scope};
+use crate::{Errno, FaultKind, MapId};
+
+/// How rbpf calls a helper.
+pub(crate) type Function = fn(u64, u64, u64, u64, u64) -> u64;
+
+/// What a helper gives back: r0, or the end of the run.
+type Outcome = Result<u64, FaultKind>;
+
+/// `bpf_tail_call`
+pub(crate) const TAIL_CALL: i32 = 12;
+
+/// Numbers that no program can call: legal code's own.
+const INTERNAL: i32 = 0x4000_0000;
+/// With 1 to [`COUNT_MAX`] added: counts so many instructions; 0 ends the run.
+pub(crate) const COUNT: i32 = INTERNAL;
+/// How many instructions one call counts at the most.
+pub(crate) const COUNT_MAX: usize = 32;
+/// The start of the stack.
+pub(crate) const ENTER_STACK: i32 = INTERNAL + 0x1000;
+/// The program's first argument.
+pub(crate) const ENTER_ARGUMENT: i32 = INTERNAL + 0x1001;
+/// The length of memory that the first argument points to.
+pub(crate) const ENTER_LENGTH: i32 = INTERNAL + 0x1002;
+/// r0 of the program that was tail called.
+pub(crate) const TAIL_RESULT: i32 = INTERNAL + 0x1003;
+/// Signed division, 64 bits.
+pub(crate) const SDIV64: i32 = INTERNAL + 0x1010;
+/// Signed remainder, 64 bits.
+pub(crate) const SMOD64: i32 = INTERNAL + 0x1011;
+/// Signed division, 32 bits.
+pub(crate) const SDIV32: i32 = INTERNAL + 0x1012;
+/// Signed remainder, 32 bits.
+pub(crate) const SMOD32: i32 = INTERNAL + 0x1013;
+
+macro_rules! helpers {
+    ($( $number:literal $path:path; )*) => {
+        /// The kernel's helpers that exist here.
+        const KERNEL: &[(i32, Function)] = &[ $( ($number, {
+            fn enter(a: u64, b: u64, c: u64, d: u64, e: u64) -> u64 {
+                call(Call { number: $number, arguments: [a, b, c, d, e] }, $path)
+            }
+            enter
+        }), )* ];
+    };
+}
+
+helpers! {
+    1 maps::lookup;
+    2 maps::update;
+    3 maps::delete;
+    5 misc::ktime_get_ns;
+    6 misc::trace_printk;
+    7 misc::get_prandom_u32;
+    8 misc::get_smp_processor_id;
+    9 skb::store_bytes;
+    10 checksum::l3_csum_replace;
+    11 checksum::l4_csum_replace;
+    20 tunnel::get_key;
+    21 tunnel::set_key;
+    23 misc::redirect;
+    25 maps::perf_event_output;
+    26 skb::load_bytes;
+    28 checksum::csum_diff;
+    31 skb::change_proto;
+    32 skb::change_type;
+    34 skb::get_hash_recalc;
+    38 skb::change_tail;
+    39 skb::pull_data;
+    41 skb::set_hash_invalid;
+    43 skb::change_head;
+    125 misc::ktime_get_boot_ns;
+    152 misc::redirect_neigh;
+    155 misc::redirect_peer;
+}
+
+macro_rules! counters {
+    ($( $n:literal )*) => {
+        const COUNTERS: [Function; COUNT_MAX] = [ $( |_, _, _, _, _| scope::with(|s| u64::from(s.count($n))) ),* ];
+    };
+}
+
+counters! { 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 }
+
+const OWN: &[(i32, Function)] = &[
+    (TAIL_CALL, |_, map, index, _, _| scope::tail_call(map, index as u32)),
+    (TAIL_RESULT, |_, _, _, _, _| scope::with(|s| s.tail_result)),
+    (ENTER_STACK, |_, _, _, _, _| scope::with(|s| s.stack_top())),
+    (ENTER_ARGUMENT, |_, _, _, _, _| scope::with(|s| s.argument())),
+    (ENTER_LENGTH, |_, _, _, _, _| scope::with(|s| s.memory.1)),
+    (SDIV64, |a, b, _, _, _| {
+        (a as i64).checked_div(b as i64).map_or(if b == 0 { 0 } else { a }, |v| v as u64)
+    }),
+    (SMOD64, |a, b, _, _, _| if b == 0 { a } else { (a as i64).wrapping_rem(b as i64) as u64 }),
+    (SDIV32, |a, b, _, _, _| u64::from(sdiv32(a as i32, b as i32) as u32)),
+    (SMOD32, |a, b, _, _, _| {
+        let (a, b) = (a as i32, b as i32);
+        u64::from(if b == 0 { a } else { a.wrapping_rem(b) } as u32)
+    }),
+];
+
+fn sdiv32(a: i32, b: i32) -> i32 {
+    if b == 0 { 0 } else { a.wrapping_div(b) }
+}
+
+/// Everything that an engine has to know.
+pub(crate) fn all() -> impl Iterator<Item = (i32, Function)> {
+    let counters = (COUNT + 1..).zip(COUNTERS);
+    KERNEL.iter().chain(OWN).copied().chain(counters)
+}
+
+/// Whether a program may call this number.
+pub(crate) fn exists(number: i32) -> bool {
+    number == TAIL_CALL || KERNEL.iter().any(|(n, _)| *n == number)
+}
+
+/// What a program has in its hands for a map: no address, and the same in every run.
+pub(crate) fn map_handle(map: MapId) -> u64 {
+    HANDLE | u64::from(map.0)
+}
+
+const HANDLE: u64 = 0x6d61_7021 << 32;
+
+/// The map that a handle stands for, if it is one.
+pub(crate) fn map_of(handle: u64) -> Option<MapId> {
+    (handle >> 32 == HANDLE >> 32).then_some(MapId(handle as u32))
+}
+
+/// One call of a helper.
+#[derive(Clone, Copy)]
+struct Call {
+    number: i32,
+    arguments: [u64; 5],
+}
+
+fn call(call: Call, helper: impl for<'s> FnOnce(&mut Scope<'s>, Call) -> Outcome) -> u64 {
+    scope::with(|scope| {
+        if scope.failed() {
+            return 0;
+        }
+        scope.run.stats.helper_calls += 1;
+        helper(scope, call).unwrap_or_else(|kind| {
+            scope.fail(kind);
+            0
+        })
+    })
+}
+
+impl Call {
+    /// An argument, counted from 1.
+    fn arg(self, n: u8) -> u64 {
+        self.arguments[usize::from(n) - 1]
+    }
+
+    fn arg32(self, n: u8) -> u32 {
+        self.arg(n) as u32
+    }
+
+    /// Where an argument points, if `size` bytes stand there. Nothing needs to stand at a pointer to nothing.
+    fn place(self, scope: &Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
+        if size == 0 {
+            return Ok(0);
+        }
+        let place = scope.kernel.arena.offset(self.arg(n), size);
+        place.ok_or(FaultKind::Argument { helper: self.number, argument: n, size })
+    }
+
+    /// A copy of the bytes that an argument points to.
+    fn bytes(self, scope: &Scope<'_>, n: u8, size: usize) -> Result<Vec<u8>, FaultKind> {
+        Ok(scope.kernel.arena.slice(self.place(scope, n, size)?, size).to_vec())
+    }
+
+    /// Refuses what is not the context of a packet.
+    fn check_context(self, scope: &Scope<'_>) -> Result<(), FaultKind> {
+        let context = scope.kernel.arena.address(scope.slots().context);
+        if scope.packet.is_some() && self.arg(1) == context {
+            return Ok(());
+        }
+        Err(FaultKind::Context { helper: self.number })
+    }
+}
+
+/// An error number as a helper gives it back.
+fn refused(errno: Errno) -> Outcome {
+    Ok(i64::from(-errno.0) as u64)
+}
+
+fn result(result: Result<(), Errno>) -> Outcome {
+    result.map_or_else(refused, |()| Ok(0))
+}

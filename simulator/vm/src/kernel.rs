@@ -1,0 +1,273 @@
+//! The simulated kernel: programs, maps and the memory that they stand in.
+//!
+//! Knows the system calls on maps and programs. Knows neither how a program is made executable nor how it runs.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use skep_packet::SkBuff;
+
+use crate::arena::Arena;
+use crate::engine::Program;
+use crate::legal::STACK;
+use crate::map::Map;
+use crate::packet::SLOT;
+use crate::scope::STACKS;
+use crate::{Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, context};
+
+/// How a simulated kernel is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KernelConfig {
+    /// How many CPUs it has: how many values an entry of a per-CPU map holds. At least 1.
+    pub cpus: u32,
+}
+
+impl Default for KernelConfig {
+    fn default() -> Self {
+        Self { cpus: 1 }
+    }
+}
+
+/// A map of one [`Kernel`]. Numbers are given in order of creation and never again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct MapId(pub(crate) u32);
+
+/// A loaded program of one [`Kernel`]. Numbers are given in order of loading and never again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ProgramId(pub(crate) u32);
+
+impl MapId {
+    /// The number, for display: the first map of a kernel is 1.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl ProgramId {
+    /// The number, for display: the first program of a kernel is 1.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// What an update does about an entry that is or is not there (`BPF_ANY`, `BPF_NOEXIST`, `BPF_EXIST`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub enum UpdateMode {
+    /// Create or replace.
+    Any = 0,
+    /// Create; `EEXIST` if it is there.
+    NoExist = 1,
+    /// Replace; `ENOENT` if it is not there.
+    Exist = 2,
+}
+
+/// What a load fills in. Whatever the object does not have is an error; whatever is left out keeps the object's own
+/// value (globals) or is created anew (maps).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LoadSpec {
+    /// Values of read-only globals by symbol name, in the object's byte order (little endian), of exactly their size.
+    pub globals: BTreeMap<String, Vec<u8>>,
+    /// Maps to use in place of the object's own; kind, key and value size must be equal.
+    pub maps: BTreeMap<String, MapId>,
+}
+
+/// A loaded object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loaded {
+    /// Its programs by name.
+    pub programs: BTreeMap<String, ProgramId>,
+    /// All its maps by name, given or created.
+    pub maps: BTreeMap<String, MapId>,
+    /// The maps that this load created; [`Kernel::unload`] deletes them.
+    pub(crate) created: Vec<MapId>,
+    /// Where its globals stand.
+    pub(crate) globals: Vec<(usize, usize)>,
+}
+
+/// A simulated kernel.
+pub struct Kernel {
+    pub(crate) arena: Arena,
+    pub(crate) cpus: u32,
+    pub(crate) maps: BTreeMap<MapId, Map>,
+    pub(crate) programs: BTreeMap<ProgramId, Rc<Program>>,
+    pub(crate) next_map: u32,
+    pub(crate) next_program: u32,
+    pub(crate) record: bool,
+    pub(crate) slots: Slots,
+}
+
+/// Where in the arena a run's own memory stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slots {
+    pub(crate) context: usize,
+    pub(crate) stacks: usize,
+    pub(crate) packet: usize,
+}
+
+impl Kernel {
+    /// A kernel without maps and programs.
+    pub fn new(config: &KernelConfig) -> Self {
+        let mut arena = Arena::new();
+        let mut reserve = |len| arena.alloc(len).expect("an empty arena has room for a run");
+        let slots =
+            Slots { context: reserve(context::SIZE), stacks: reserve(STACKS * STACK), packet: reserve(SLOT) };
+        Self {
+            arena,
+            slots,
+            cpus: config.cpus.max(1),
+            maps: BTreeMap::new(),
+            programs: BTreeMap::new(),
+            next_map: 1,
+            next_program: 1,
+            record: false,
+        }
+    }
+
+    /// Whether runs list their map accesses ([`Run::accesses`]). Off at the start: it costs copies.
+    pub fn record_accesses(&mut self, on: bool) {
+        self.record = on;
+    }
+
+    /// How many CPUs there are.
+    pub fn cpus(&self) -> u32 {
+        self.cpus
+    }
+
+    /// Creates a map (`BPF_MAP_CREATE`). A perf event array of zero entries gets one a CPU, as loaders do it.
+    pub fn create_map(&mut self, def: MapDef) -> Result<MapId, Error> {
+        let map = Map::create(&def, self.cpus, &mut self.arena)?;
+        let id = MapId(self.next_map);
+        self.next_map += 1;
+        self.maps.insert(id, map);
+        Ok(id)
+    }
+
+    /// Deletes a map; false if it is not there. Programs that still use it fault.
+    pub fn delete_map(&mut self, map: MapId) -> bool {
+        let Some(map) = self.maps.remove(&map) else { return false };
+        map.free(&mut self.arena);
+        true
+    }
+
+    /// How a map was created.
+    pub fn map_def(&self, map: MapId) -> Option<&MapDef> {
+        self.maps.get(&map).map(Map::def)
+    }
+
+    /// The value at `key`; of a per-CPU map, that of CPU 0. `None` also if the key has the wrong size or the kind
+    /// has no values. An LPM trie gives the longest match, and an LRU map does not count this as a use.
+    pub fn map_lookup(&self, map: MapId, key: &[u8]) -> Option<Vec<u8>> {
+        self.map_lookup_cpus(map, key)?.into_iter().next()
+    }
+
+    /// The values at `key`, one a CPU; of a map that is not per-CPU, one.
+    pub fn map_lookup_cpus(&self, map: MapId, key: &[u8]) -> Option<Vec<Vec<u8>>> {
+        self.maps.get(&map)?.read(key, &self.arena)
+    }
+
+    /// Writes an entry (`BPF_MAP_UPDATE_ELEM`). Of a per-CPU map the value may be one value, for every CPU, or one
+    /// after another for each CPU. `EINVAL` for a key or value of the wrong size, `ENOENT` for a map that is not
+    /// there, else as the kind of map says.
+    pub fn map_update(
+        &mut self,
+        map: MapId,
+        key: &[u8],
+        value: &[u8],
+        mode: UpdateMode,
+    ) -> Result<(), Errno> {
+        self.maps.get_mut(&map).ok_or(Errno::ENOENT)?.write(key, value, mode as u64, &mut self.arena)
+    }
+
+    /// Deletes an entry (`BPF_MAP_DELETE_ELEM`). `ENOENT` if it is not there; arrays refuse with `EINVAL`.
+    pub fn map_delete(&mut self, map: MapId, key: &[u8]) -> Result<(), Errno> {
+        self.maps.get_mut(&map).ok_or(Errno::ENOENT)?.delete(key, &mut self.arena)
+    }
+
+    /// All entries, ordered by key as bytes; of an array those that are not all zero. Values as [`Self::map_lookup`].
+    /// An LPM trie's keys are as they were written.
+    pub fn entries(&self, map: MapId) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.maps.get(&map).map(|m| m.entries(&self.arena)).unwrap_or_default()
+    }
+
+    /// All entries with the values of each CPU, ordered by key as bytes.
+    pub fn entries_cpus(&self, map: MapId) -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
+        self.maps.get(&map).map(|m| m.entries_cpus(&self.arena)).unwrap_or_default()
+    }
+
+    /// Sets or clears a slot of a program array. `ENOENT` if there is no such map or program, `EINVAL` if the map is
+    /// of another kind, `E2BIG` beyond its last slot.
+    pub fn prog_array_set(
+        &mut self,
+        map: MapId,
+        index: u32,
+        program: Option<ProgramId>,
+    ) -> Result<(), Errno> {
+        let target = match program {
+            Some(id) => Some((id, self.programs.get(&id).cloned().ok_or(Errno::ENOENT)?)),
+            None => None,
+        };
+        self.maps.get_mut(&map).ok_or(Errno::ENOENT)?.set_program(index, target)
+    }
+
+    /// The filled slots of a program array, in order.
+    pub fn prog_array(&self, map: MapId) -> Vec<(u32, ProgramId)> {
+        self.maps.get(&map).map(Map::program_slots).unwrap_or_default()
+    }
+
+    /// Loads all programs of an object. The object is made executable once, however often it is loaded.
+    pub fn load(&mut self, object: &Object, spec: &LoadSpec) -> Result<Loaded, Error> {
+        crate::load::load(self, object, spec)
+    }
+
+    /// Takes the programs and the maps that the load created away. Whatever is left in a program array elsewhere
+    /// can still be tail called, as in the kernel, but faults when it uses a map that is gone.
+    pub fn unload(&mut self, loaded: &Loaded) {
+        for id in loaded.programs.values() {
+            self.programs.remove(id);
+        }
+        for id in &loaded.created {
+            self.delete_map(*id);
+        }
+        for (at, len) in &loaded.globals {
+            self.arena.free(*at, *len);
+        }
+    }
+
+    /// The name of a program.
+    pub fn program_name(&self, program: ProgramId) -> Option<&str> {
+        self.programs.get(&program).map(|p| p.name())
+    }
+
+    /// Runs a program over a packet, with the programs that it tail calls. Return value, packet and `skb` are as
+    /// `BPF_PROG_TEST_RUN` would give them back; redirects are recorded and not followed.
+    ///
+    /// After a fault the packet is in no particular state.
+    pub fn run(
+        &mut self,
+        program: ProgramId,
+        skb: &mut SkBuff,
+        env: &mut dyn Environment,
+    ) -> Result<Run, Fault> {
+        crate::run::run(self, program, skb, env)
+    }
+
+    /// Runs a program of the kind [`crate::ProgramKind::Memory`]: r1 points to `memory`, or is 0 if that is empty, and r2
+    /// is its length. Gives r0.
+    pub fn run_memory(
+        &mut self,
+        program: ProgramId,
+        memory: &mut [u8],
+        env: &mut dyn Environment,
+    ) -> Result<u64, Fault> {
+        crate::run::run_memory(self, program, memory, env)
+    }
+
+    pub(crate) fn program(&self, id: ProgramId) -> Result<Rc<Program>, Fault> {
+        self.programs.get(&id).cloned().ok_or_else(|| Fault {
+            program: format!("#{}", id.0),
+            instruction: None,
+            kind: FaultKind::NoProgram,
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! Loading an object: its maps are found or created, its globals get their place and values, its programs their ids.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::engine::Program;
+use crate::helper::map_handle;
+use crate::legal::Value;
+use crate::{Error, Kernel, LoadSpec, Loaded, MapDef, MapId, Object, ProgramId};
+
+pub(crate) fn load(kernel: &mut Kernel, object: &Object, spec: &LoadSpec) -> Result<Loaded, Error> {
+    check_spec(object, spec)?;
+    let legal = object.legal()?;
+    let mut loaded =
+        Loaded { programs: BTreeMap::new(), maps: BTreeMap::new(), created: Vec::new(), globals: Vec::new() };
+    let result = fill(kernel, object, spec, legal, &mut loaded);
+    if result.is_err() {
+        kernel.unload(&loaded);
+    }
+    result.map(|()| loaded)
+}
+
+fn fill(
+    kernel: &mut Kernel,
+    object: &Object,
+    spec: &LoadSpec,
+    legal: &[std::sync::Arc<crate::legal::Legal>],
+    loaded: &mut Loaded,
+) -> Result<(), Error> {
+    let maps = maps(kernel, object, spec, loaded)?;
+    sections(kernel, object, spec, loaded)?;
+    for program in legal {
+        let value = |value| match value {
+            Value::Constant(constant) => constant,
+            Value::Map(index) => map_handle(maps[index]),
+            Value::Data { section, offset } => kernel.arena.address(loaded.globals[section].0 + offset),
+        };
+        let made = Program::new(program, &value, kernel.arena.addresses())?;
+        let id = ProgramId(kernel.next_program);
+        kernel.next_program += 1;
+        loaded.programs.insert(program.name.clone(), id);
+        kernel.programs.insert(id, Rc::new(made));
+    }
+    Ok(())
+}
+
+/// What a load names, the object must have.
+fn check_spec(object: &Object, spec: &LoadSpec) -> Result<(), Error> {
+    for (name, value) in &spec.globals {
+        let wrong = |what: String| Err(Error::Global { global: name.clone(), what });
+        match object.globals().iter().find(|g| g.name == *name) {
+            None => return wrong("the object has none of this name; leave it out of the load".into()),
+            Some(g) if g.size != value.len() => {
+                return wrong(format!("it has {} bytes and the value {}", g.size, value.len()));
+            }
+            Some(_) => {}
+        }
+    }
+    match spec.maps.keys().find(|name| !object.maps().iter().any(|m| m.name == **name)) {
+        Some(name) => Err(Error::UnknownMap(name.clone())),
+        None => Ok(()),
+    }
+}
+
+fn maps(
+    kernel: &mut Kernel,
+    object: &Object,
+    spec: &LoadSpec,
+    loaded: &mut Loaded,
+) -> Result<Vec<MapId>, Error> {
+    let mut ids = Vec::new();
+    for def in object.maps() {
+        let id = match spec.maps.get(&def.name) {
+            Some(id) => {
+                check_map(def, kernel.map_def(*id))?;
+                *id
+            }
+            None => {
+                let id = kernel.create_map(def.clone())?;
+                loaded.created.push(id);
+                id
+            }
+        };
+        loaded.maps.insert(def.name.clone(), id);
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+/// A map that takes another's place must look the same to the program. How many entries it has is its own affair.
+fn check_map(want: &MapDef, have: Option<&MapDef>) -> Result<(), Error> {
+    let wrong = |what: String| Err(Error::Map { map: want.name.clone(), what });
+    let Some(have) = have else { return wrong("the map given for it does not exist".into()) };
+    let shape = |m: &MapDef| (m.kind, m.key_size, m.value_size);
+    if shape(want) != shape(have) {
+        return wrong(format!(
+            "the map given for it is {:?} (kind, key size, value size) and not {:?}",
+            shape(have),
+            shape(want)
+        ));
+    }
+    Ok(())
+}
+
+/// A copy of each data section, with the globals filled in.
+fn sections(kernel: &mut Kernel, object: &Object, spec: &LoadSpec, loaded: &mut Loaded) -> Result<(), Error> {
+    for (number, data) in object.sections().iter().enumerate() {
+        let at = kernel.arena.alloc(data.len()).ok_or_else(|| Error::Map {
+            map: format!("data section {number}"),
+            what: "no memory left in the simulated kernel".into(),
+        })?;
+        loaded.globals.push((at, data.len()));
+        let place = kernel.arena.slice_mut(at, data.len());
+        place.copy_from_slice(data);
+        for global in object.globals().iter().filter(|g| g.section == number) {
+            if let Some(value) = spec.globals.get(&global.name) {
+                place[global.offset..global.offset + global.size].copy_from_slice(value);
+            }
+        }
+    }
+    Ok(())
+}

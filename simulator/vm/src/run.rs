@@ -1,0 +1,177 @@
+//! One run: what goes in beside the packet, what comes out, and the scope in which helpers find their world.
+
+use std::rc::Rc;
+
+use skep_packet::SkBuff;
+
+use crate::engine::Program;
+use crate::packet::{Packet, SLOT};
+use crate::scope::Scope;
+use crate::{Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, context};
+
+/// What the world gives a run: time, randomness, a CPU, and a place for events.
+pub trait Environment {
+    /// `bpf_ktime_get_ns`: nanoseconds of the monotonic clock.
+    fn now_ns(&mut self) -> u64;
+    /// `bpf_ktime_get_boot_ns`: the same with time spent asleep.
+    fn boot_ns(&mut self) -> u64 {
+        self.now_ns()
+    }
+    /// `bpf_get_prandom_u32`.
+    fn random_u32(&mut self) -> u32;
+    /// `bpf_get_smp_processor_id`; below the kernel's number of CPUs.
+    fn cpu(&mut self) -> u32 {
+        0
+    }
+    /// `bpf_perf_event_output`: `event` as the program wrote it, and the first bytes of the packet that it asked for.
+    fn emit(&mut self, map: MapId, event: &[u8], captured: &[u8]);
+    /// `bpf_trace_printk`: one formatted text.
+    fn trace(&mut self, _text: &str) {}
+}
+
+/// What a run did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// The lower half of r0: a `TC_ACT_*` number.
+    pub return_value: i32,
+    /// The last redirect that a helper recorded; it counts if the return value is `TC_ACT_REDIRECT` (7).
+    pub redirect: Option<Redirect>,
+    /// The entry program, and each program that was tail called, in order.
+    pub chain: Vec<ProgramId>,
+    /// Every attempt to tail call, in order.
+    pub tail_calls: Vec<TailCall>,
+    /// Map accesses in order, if [`Kernel::record_accesses`] is on.
+    pub accesses: Vec<Access>,
+    /// What it took.
+    pub stats: Stats,
+}
+
+/// Counts of one run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Instructions of the object that were executed, a 16-byte load as one.
+    pub instructions: u64,
+    /// Helper calls, tail calls included.
+    pub helper_calls: u64,
+    /// Calls of `bpf_map_lookup_elem`.
+    pub map_lookups: u64,
+}
+
+/// A redirect, as a helper recorded it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Redirect {
+    /// The device.
+    pub ifindex: u32,
+    /// The flags that the program gave; 1 is `BPF_F_INGRESS`.
+    pub flags: u64,
+    /// Which helper it was.
+    pub kind: RedirectKind,
+}
+
+/// Which helper recorded a redirect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RedirectKind {
+    /// `bpf_redirect`.
+    Device,
+    /// `bpf_redirect_peer`.
+    Peer,
+    /// `bpf_redirect_neigh`; with the IPv4 next hop, octets in order, if one was given.
+    Neighbour {
+        /// The next hop that was given instead of the packet's destination.
+        next_hop: Option<[u8; 4]>,
+    },
+}
+
+/// An attempt to tail call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TailCall {
+    /// The program array.
+    pub map: MapId,
+    /// The slot that was asked for.
+    pub index: u32,
+    /// What ran; `None` if the slot was empty, does not exist, or the limit of 33 tail calls was reached.
+    pub target: Option<ProgramId>,
+}
+
+/// What an access did to a map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// `bpf_map_lookup_elem`.
+    Lookup,
+    /// `bpf_map_update_elem`.
+    Update,
+    /// `bpf_map_delete_elem`.
+    Delete,
+}
+
+/// One access of a program to a map through a helper.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// The program that did it.
+    pub program: ProgramId,
+    /// The map.
+    pub map: MapId,
+    /// What it did.
+    pub op: Op,
+    /// The key it gave.
+    pub key: Vec<u8>,
+    /// Look-up: what was found, as it was then. Update: what was to be written. Delete: nothing.
+    pub value: Option<Vec<u8>>,
+    /// Update and delete: what stood there before.
+    pub before: Option<Vec<u8>>,
+    /// 0, or the error number negated. A look-up that finds nothing is -2 (`ENOENT`).
+    pub result: i32,
+}
+
+pub(crate) fn run(
+    kernel: &mut Kernel,
+    program: ProgramId,
+    skb: &mut SkBuff,
+    env: &mut dyn Environment,
+) -> Result<Run, Fault> {
+    let entry = entry(kernel, program, ProgramKind::SchedClassifier)?;
+    let slots = kernel.slots;
+    let packet = Packet::load(skb, slots.packet, &mut kernel.arena).map_err(|kind| Fault {
+        program: entry.name().to_owned(),
+        instruction: None,
+        kind,
+    })?;
+    context::write(slots.context, &packet, &mut kernel.arena);
+    let mut scope = Scope::new(kernel, env, Some(packet));
+    let r0 = scope.execute(program, &entry)?;
+    let Scope { kernel, packet, mut run, .. } = scope;
+    let mut packet = packet.expect("a run over a packet has one");
+    context::read(slots.context, &mut packet, &kernel.arena);
+    packet.save(&kernel.arena);
+    run.return_value = r0 as i32;
+    Ok(run)
+}
+
+pub(crate) fn run_memory(
+    kernel: &mut Kernel,
+    program: ProgramId,
+    memory: &mut [u8],
+    env: &mut dyn Environment,
+) -> Result<u64, Fault> {
+    let entry = entry(kernel, program, ProgramKind::Memory)?;
+    let at = kernel.slots.packet;
+    if memory.len() > SLOT {
+        let kind = FaultKind::PacketTooLong(memory.len());
+        return Err(Fault { program: entry.name().to_owned(), instruction: None, kind });
+    }
+    kernel.arena.slice_mut(at, memory.len()).copy_from_slice(memory);
+    let address = if memory.is_empty() { 0 } else { kernel.arena.address(at) };
+    let mut scope = Scope::new(kernel, env, None);
+    scope.memory = (address, memory.len() as u64);
+    let r0 = scope.execute(program, &entry)?;
+    memory.copy_from_slice(scope.kernel.arena.slice(at, memory.len()));
+    Ok(r0)
+}
+
+fn entry(kernel: &Kernel, program: ProgramId, kind: ProgramKind) -> Result<Rc<Program>, Fault> {
+    let entry = kernel.program(program)?;
+    if entry.kind() == kind {
+        return Ok(entry);
+    }
+    Err(Fault { program: entry.name().to_owned(), instruction: None, kind: FaultKind::NoProgram })
+}
