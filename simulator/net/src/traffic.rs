@@ -257,9 +257,17 @@ impl Net {
     }
 
     /// A packet for a TCP socket.
-    pub(crate) fn host_input(&mut self, h: &mut dyn Hooks, ns: NsId, packet: Vec<u8>) {
+    pub(crate) fn host_input(
+        &mut self,
+        h: &mut dyn Hooks,
+        ns: NsId,
+        remote: (Ipv4Addr, u16),
+        local: (Ipv4Addr, u16),
+        packet: Vec<u8>,
+    ) {
+        let now = self.now;
         if let Ok(host) = self.host(ns) {
-            host.receive(packet);
+            host.receive(now, remote, local, packet);
         }
         self.poll_host(h, ns);
     }
@@ -268,6 +276,9 @@ impl Net {
     fn poll_host(&mut self, h: &mut dyn Hooks, ns: NsId) {
         let now = self.now;
         let Some(mut host) = self.namespaces.get_mut(&ns).and_then(|n| n.host.take()) else { return };
+        let own: Vec<Ipv4Addr> =
+            self.devices_in(ns).flat_map(|(_, d)| d.addresses.iter().map(|a| a.0)).collect();
+        host.set_addresses(&own);
         let packets = host.poll(now, &mut self.flows);
         let due: Vec<FlowId> = host.active.clone();
         if let Some(namespace) = self.namespaces.get_mut(&ns) {

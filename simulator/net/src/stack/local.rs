@@ -93,7 +93,7 @@ impl Net {
             TcpMatch::Socket => {
                 let packet = packet.to_vec();
                 self.record(h, place, &frame, What::Delivered { socket: Socket::Tcp });
-                self.host_input(h, ns, packet);
+                self.host_input(h, ns, (ip.source, source_port), (ip.destination, port), packet);
             }
             // A listener takes nothing but a SYN (tcp_rcv_state_process).
             TcpMatch::Listener | TcpMatch::None => {
