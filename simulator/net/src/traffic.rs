@@ -76,8 +76,8 @@ impl Net {
         self.attach_stack(ns, hostname)
     }
 
-    /// An HTTP server in the manner of httpbin: `/get` (JSON), `/bytes/N` (N bytes, the same each time), `/status/N`;
-    /// else 404.
+    /// An HTTP server in the manner of httpbin: `/`, `/get` (JSON), `/bytes/N` (N bytes, the same each time),
+    /// `/status/N`; else 404.
     pub fn serve_http(&mut self, ns: NsId, port: u16) -> Result<(), NetError> {
         self.serve_tcp(ns, port, Service::Http)
     }

@@ -63,7 +63,15 @@ fn tell_status(walks: &mut [Walk], status: u16, bytes: u64) {
 }
 
 fn tally(packets: &mut Packets, direction: Direction, end: Option<&What>) {
-    let arrived = matches!(end, Some(What::Delivered { .. } | What::Consumed { by: Taker::Icmp }));
+    // A stack that has no socket for a packet has got it all the same, and mostly answers.
+    let arrived = matches!(
+        end,
+        Some(
+            What::Delivered { .. }
+                | What::Consumed { by: Taker::Icmp }
+                | What::Dropped { reason: DropReason::NoSocket }
+        )
+    );
     let (made, got) = match direction {
         Direction::Forward => (&mut packets.sent, &mut packets.delivered),
         Direction::Reply => (&mut packets.replied, &mut packets.received),
@@ -131,7 +139,15 @@ impl Builder<'_> {
                 What::Dropped { reason: DropReason::TcIngress | DropReason::TcEgress }
                     if hops.last().is_some_and(|h| h.verdict.reason().is_some()) => {}
                 What::Consumed { by: Taker::Hook } => {}
-                what => hops.extend(self.plain_hop(&entry.record, what, &before, &entry.view)),
+                what => {
+                    let mut hop = self.plain_hop(&entry.record, what, &before, &entry.view);
+                    // What happens between nodes is told of the sending one.
+                    if let (Some(hop), None, Some(last)) = (&mut hop, entry.record.node, hops.last()) {
+                        hop.node.clone_from(&last.node);
+                        hop.device.clone_from(&last.device);
+                    }
+                    hops.extend(hop);
+                }
             }
             before = entry.view.clone();
         }
@@ -206,6 +222,10 @@ impl Builder<'_> {
             | What::Consumed { by: Taker::Icmp | Taker::Hook }
             | What::Merged { .. } => (HopKind::Deliver, Verdict::Delivered, Vec::new()),
             What::Consumed { by: Taker::Arp } => (HopKind::Resolve, Verdict::Delivered, neighbour(after)),
+            // Linux lets an echo reply that nobody waits for go like this too (ping_rcv()): it has arrived.
+            What::Dropped { reason: reason @ DropReason::NoSocket } if after.icmp == Some((0, 0)) => {
+                (HopKind::Deliver, Verdict::Delivered, vec![Fact::Note(reason.name().to_owned())])
+            }
             What::Dropped { reason } => {
                 let kind =
                     if reason.name().starts_with("FABRIC_") { HopKind::Transit } else { HopKind::Deliver };
