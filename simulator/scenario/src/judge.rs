@@ -164,19 +164,21 @@ fn describe(verdict: &FlowVerdict, evidence: &Evidence) -> String {
     text
 }
 
-/// The rule is that of the drop, or of the last policy verdict on the forward way.
+/// The rule is that of the drop; of what was not dropped, any that was asked on the forward way.
 fn rule(expect: &Expect, evidence: &Evidence) -> Option<Mismatch> {
     let want = expect.rule.as_ref()?;
-    let dropped = FlowVerdict::of(evidence).rule;
-    let asked = || {
-        let walk = evidence.first(Direction::Forward)?;
-        walk.hops.iter().rev().find_map(|h| h.rule()).map(str::to_owned)
+    let got: Vec<String> = match FlowVerdict::of(evidence).rule {
+        Some(rule) => vec![rule],
+        None => {
+            let hops = evidence.first(Direction::Forward).map(|w| w.hops.as_slice()).unwrap_or_default();
+            hops.iter().filter_map(|h| h.rule()).map(str::to_owned).collect()
+        }
     };
-    let got = dropped.or_else(asked);
-    match got {
-        Some(got) if got.contains(want.as_str()) => None,
-        got => Some(mismatch("rule", want, got.unwrap_or_else(|| "no policy was asked".into()))),
-    }
+    let found = got.iter().any(|rule| rule.contains(want.as_str()));
+    (!found).then(|| {
+        let got = if got.is_empty() { "no policy was asked".to_owned() } else { got.join("; ") };
+        mismatch("rule", want, got)
+    })
 }
 
 fn hooks(field: &str, want: &[String], got: &[String]) -> Option<Mismatch> {

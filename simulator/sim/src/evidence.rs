@@ -151,6 +151,12 @@ impl Builder<'_> {
             }
             before = entry.view.clone();
         }
+        // What happens between nodes happens to a frame of the node that sent it.
+        for i in 1..hops.len() {
+            if hops[i].node.is_empty() {
+                hops[i].node = hops[i - 1].node.clone();
+            }
+        }
         hops
     }
 

@@ -42,9 +42,17 @@ fn outer_text(o: &OuterView) -> String {
     format!("{} -> {} UDP {} VNI {}", o.src, o.dst, o.dport, o.vni)
 }
 
-/// The recorded values, in order.
+/// The recorded values, in order; the tunnel last, as it is what they led to.
 pub(super) fn facts(hop: &Hop) -> Vec<String> {
-    hop.facts.iter().map(|f| fact(hop, f)).collect()
+    let is_tunnel = |f: &&Fact| matches!(f, Fact::Tunnel { .. });
+    // Where the tunnel device works, the outer headers tell the same.
+    let shows_outer = matches!(hop.kind, HopKind::Encapsulate | HopKind::Decapsulate);
+    let given = hop.facts.iter().any(|f| matches!(f, Fact::Ipcache { entry: Some(e), .. } if e.tunnel_endpoint.is_some()));
+    let tunnels = hop.facts.iter().filter(is_tunnel).filter(|_| !shows_outer);
+    let others = hop.facts.iter().filter(|f| !is_tunnel(f));
+    let chained: Vec<&Fact> =
+        if given { others.chain(tunnels).collect() } else { tunnels.chain(others).collect() };
+    chained.into_iter().map(|f| fact(hop, f)).collect()
 }
 
 /// How many tail calls were taken.
@@ -75,6 +83,7 @@ fn fact(hop: &Hop, fact: &Fact) -> String {
             format!("{} {word}{key}: {rule}", direction.name())
         }
         Fact::Conntrack { status, .. } => format!("ct {status}"),
+        Fact::Tunnel { vni, remote } if tunnel_of_ipcache(hop) == Some(*remote) => format!("VNI {vni}"),
         Fact::Tunnel { vni, remote } => format!("tunnel {remote} VNI {vni}"),
         Fact::Endpoint { address, entry: None } => format!("endpoint{} none", of(address)),
         Fact::Endpoint { address, entry: Some(e) } if e.host => format!("endpoint{} host", of(address)),
@@ -87,4 +96,19 @@ fn fact(hop: &Hop, fact: &Fact) -> String {
         Fact::Http { status, bytes } => format!("HTTP {status}, {bytes} bytes"),
         Fact::Note(text) => text.clone(),
     }
+}
+
+/// The node that the ipcache named at this hop.
+fn tunnel_of_ipcache(hop: &Hop) -> Option<IpAddr> {
+    hop.facts.iter().find_map(|f| match f {
+        Fact::Ipcache { entry: Some(e), .. } => e.tunnel_endpoint,
+        _ => None,
+    })
+}
+
+/// What is worth a word of a packet that went a way that was shown before: what conntrack and policy said, and what
+/// the application got.
+pub(super) fn at_the_end(hop: &Hop) -> Vec<String> {
+    let telling = |f: &&Fact| matches!(f, Fact::Conntrack { .. } | Fact::Policy { .. } | Fact::Http { .. });
+    hop.facts.iter().filter(telling).map(|f| fact(hop, f)).collect()
 }
