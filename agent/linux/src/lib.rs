@@ -1,1 +1,39 @@
-//! Does on a Linux node what agent/core decides.
+//! What a Linux node does with the datapath's objects: loads them, and says what its kernel's verifier made of them.
+//!
+//! Knows bpf(2), aya-obj's view of an object and the kernel's perf rings. Does not know what the maps mean, which
+//! pod or policy an object is for, or what a packet is: callers hand over bytes.
+//!
+//! Elsewhere than on Linux there is no kernel to ask: [`verify_running_kernel`] is then [`Error::NotLinux`], and the
+//! modules that need bpf(2) are not compiled.
+
+mod error;
+#[cfg(target_os = "linux")]
+mod linux;
+mod report;
+
+pub use error::Error;
+#[cfg(target_os = "linux")]
+pub use linux::{
+    Entry, Events, Loaded, Map, MapShape, PerfReader, Program, Ran, SkbContext, Spec, Statistics,
+    kernel_release, load, monotonic_ns, possible_cpus, probe, shapes,
+};
+pub use report::{ObjectReport, ProgramReport, Report, Verdict};
+
+use skep_object::ObjectSet;
+
+/// Hands every program of every object to the running kernel's verifier and reports each verdict.
+///
+/// A refusal is part of the report, not an error.
+///
+/// # Errors
+///
+/// Where the kernel cannot be asked: not Linux, no permission, no BPF; or where an object is not one.
+pub fn verify_running_kernel(objects: &ObjectSet) -> Result<Report, Error> {
+    #[cfg(target_os = "linux")]
+    return linux::verify(objects);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = objects;
+        Err(Error::NotLinux)
+    }
+}
