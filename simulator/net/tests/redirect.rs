@@ -230,29 +230,28 @@ fn vxlan_needs_metadata_to_send_by_and_a_sound_header() {
     o.net.run_for(&mut o.world, SECOND);
     let dropped = |o: &Overlay, id| o.world.accountant.end(id).unwrap().record.what.clone();
     assert_eq!(dropped(&o, id), What::Dropped { reason: DropReason::TunnelTxInfo });
-    for (change, reason) in [
-        ((50, 0x88), DropReason::VxlanInvalidHdr),
-        ((50, 0x00), DropReason::VxlanInvalidHdr),
-        ((57, 1), DropReason::VxlanInvalidHdr),
-        // The last byte of the inner source: the tunnel device's own.
-        ((58 + 6, 2), DropReason::LocalMac),
-    ] {
+    type Change = fn(&mut Vec<u8>);
+    let rows: [(Change, DropReason); 6] = [
+        (|_| {}, DropReason::OtherHost),
+        (|f| f[42] = 0x88, DropReason::VxlanInvalidHdr),
+        (|f| f[42] = 0, DropReason::VxlanInvalidHdr),
+        (|f| f[49] = 1, DropReason::VxlanInvalidHdr),
+        (|f| f[56..62].copy_from_slice(&[2, 0, 0, 3, 0, 0]), DropReason::LocalMac),
+        (|f| f.truncate(48), DropReason::PktTooSmall),
+    ];
+    o.net.detach(o.nodes[0], o.vxlan[0], Direction::Ingress).unwrap();
+    for (row, (change, reason)) in rows.into_iter().enumerate() {
         let vxlan = [&[8, 0, 0, 0, 0, 4, 0xd2, 0][..], &inner].concat();
-        let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 1, 0], [2, 0, 0, 0, 1, 1])
+        let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 0])
             .ipv4(node_ip(1).octets(), node_ip(0).octets(), 64)
             .udp(40000, 8472);
         let mut frame = Vec::new();
         builder.write(&mut frame, &vxlan).unwrap();
         frame[40..42].fill(0);
-        assert_eq!(frame[42], 8);
-        let at = change.0 - 8;
-        frame[at] = change.1;
-        if reason == DropReason::LocalMac {
-            frame[56..62].copy_from_slice(&[2, 0, 0, 3, 0, 0]);
-        }
+        change(&mut frame);
         let id = o.net.inject_received(o.nodes[0], o.uplinks[0], &frame).unwrap();
         o.net.run_for(&mut o.world, SECOND);
-        assert_eq!(dropped(&o, id), What::Dropped { reason }, "{change:?}");
+        assert_eq!(dropped(&o, id), What::Dropped { reason }, "row {row}");
     }
     o.world.assert_accounted(&o.net);
 }

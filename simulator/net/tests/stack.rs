@@ -12,14 +12,14 @@ fn arrives(prepare: impl FnOnce(&mut Routed), change: impl FnOnce(&mut Vec<u8>))
     let packet = udp_packet(pod_ip(0, 10), pod_ip(0, 11), 64, b"payload");
     let mut frame = [&[2, 0, 0, 2, 0, 10][..], &pod_mac(0, 10), &[8, 0], &packet].concat();
     change(&mut frame);
-    let id = r.net.inject_received(r.node, r.lxc[0], &frame).unwrap();
+    let id = r.net.inject_received(r.node, r.lxc[0], &frame).expect("a device");
     r.net.run_for(&mut r.world, 100 * SECOND);
     r.world.assert_accounted(&r.net);
     (r, id)
 }
 
 fn reason(r: &Routed, id: FrameId) -> Option<DropReason> {
-    match r.world.accountant.end(id).unwrap().record.what {
+    match r.world.accountant.end(id).expect("an end").record.what {
         What::Dropped { reason } => Some(reason),
         _ => None,
     }
@@ -175,7 +175,7 @@ fn fragments_that_stay_alone_expire_and_overlaps_are_dropped() {
     let part = |offset: u16, more: bool, id: u8| {
         let mut packet = udp_packet(pod_ip(0, 10), pod_ip(0, 11), 64, &[1; 100]);
         packet[5] = id;
-        let field = offset / 8 | if more { 0x2000 } else { 0 };
+        let field = (offset / 8) | if more { 0x2000 } else { 0 };
         packet[6..8].copy_from_slice(&field.to_be_bytes());
         packet.truncate(20 + 104);
         packet
