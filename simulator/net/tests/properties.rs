@@ -11,13 +11,14 @@ fn busy(seed: u64, loss: f64) -> (World, Net) {
     let Overlay { mut net, mut world, pods, .. } = overlay(seed);
     net.set_loss(loss);
     net.set_duplication(loss / 2.0);
-    net.serve_http(pods[1], 80).unwrap();
-    net.serve_udp_echo(pods[0], 53).unwrap();
-    net.start_http(pods[0], get(pod_ip(1, 10), "/bytes/30000"), FlowOptions::default()).unwrap();
-    net.start_ping(pods[1], pod_ip(0, 10), 3, FlowOptions::default()).unwrap();
-    net.start_udp(pods[1], pod_ip(0, 10), 53, &[1; 3000], FlowOptions::default()).unwrap();
+    net.serve_http(pods[1], 80).expect("a sound test");
+    net.serve_udp_echo(pods[0], 53).expect("a sound test");
+    net.start_http(pods[0], get(pod_ip(1, 10), "/bytes/30000"), FlowOptions::default())
+        .expect("a sound test");
+    net.start_ping(pods[1], pod_ip(0, 10), 3, FlowOptions::default()).expect("a sound test");
+    net.start_udp(pods[1], pod_ip(0, 10), 53, &[1; 3000], FlowOptions::default()).expect("a sound test");
     net.run_for(&mut world, 5 * SECOND);
-    net.start_connect(pods[1], pod_ip(0, 10), 9, FlowOptions::default()).unwrap();
+    net.start_connect(pods[1], pod_ip(0, 10), 9, FlowOptions::default()).expect("a sound test");
     net.run_for(&mut world, 1000 * SECOND);
     (world, net)
 }
@@ -64,23 +65,26 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
         );
         let mut frame = Vec::new();
         match kind {
-            0 => builder.udp(source, destination).write(&mut frame, &payload).unwrap(),
+            0 => builder.udp(source, destination).write(&mut frame, &payload).expect("a sound test"),
             1 | 2 => {
                 let mut tcp = etherparse::TcpHeader::new(source, destination, u32::from_be_bytes(bits), 500);
                 (tcp.syn, tcp.ack, tcp.fin, tcp.rst) =
                     (bits[0] & 1 != 0, bits[0] & 2 != 0, bits[0] & 4 != 0, bits[0] & 8 != 0);
-                builder.tcp_header(tcp).write(&mut frame, &payload).unwrap();
+                builder.tcp_header(tcp).write(&mut frame, &payload).expect("a sound test");
             }
-            3 => builder.icmpv4_raw(bits[0] % 20, bits[1] % 5, bits).write(&mut frame, &payload).unwrap(),
+            3 => builder
+                .icmpv4_raw(bits[0] % 20, bits[1] % 5, bits)
+                .write(&mut frame, &payload)
+                .expect("a sound test"),
             4 => {
-                builder.udp(source, destination).write(&mut frame, &payload).unwrap();
+                builder.udp(source, destination).write(&mut frame, &payload).expect("a sound test");
                 // A fragment, or what looks like one.
                 frame[20..22].copy_from_slice(&[bits[0] & 0x3f, bits[1]]);
             }
-            _ => builder.write(&mut frame, etherparse::IpNumber(bits[0]), &payload).unwrap(),
+            _ => builder.write(&mut frame, etherparse::IpNumber(bits[0]), &payload).expect("a sound test"),
         }
         if kind == 4 {
-            let ip = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
+            let ip = etherparse::Ipv4Header::from_slice(&frame[14..]).expect("a sound test").0;
             frame[24..26].copy_from_slice(&ip.calc_header_checksum().to_be_bytes());
         }
         frame
@@ -119,15 +123,15 @@ proptest! {
         }
         net.set_linear_head(linear);
         for (node, pod) in nodes.into_iter().zip(pods) {
-            let root = net.root(node).unwrap();
-            net.set_sysctl(root, "net.ipv4.ip_forward", "1").unwrap();
-            net.serve_http(pod, 80).unwrap();
-            net.serve_udp_echo(pod, 53).unwrap();
-            net.attach_stack(root, "node").unwrap();
-            net.serve_tcp_echo(root, 80).unwrap();
+            let root = net.root(node).expect("a sound test");
+            net.set_sysctl(root, "net.ipv4.ip_forward", "1").expect("a sound test");
+            net.serve_http(pod, 80).expect("a sound test");
+            net.serve_udp_echo(pod, 53).expect("a sound test");
+            net.attach_stack(root, "node").expect("a sound test");
+            net.serve_tcp_echo(root, 80).expect("a sound test");
         }
         let flow = FlowOptions { source_port: Some(34567), ..FlowOptions::default() };
-        net.start_connect(pods[0], pod_ip(1, 10), 80, flow).unwrap();
+        net.start_connect(pods[0], pod_ip(1, 10), 80, flow).expect("a sound test");
         for (mut frame, node, device, received) in injected {
             let devices = net.devices(nodes[node]);
             let device = &devices[device.index(devices.len())];
@@ -137,9 +141,9 @@ proptest! {
                 if frame.len() > 6 && frame[0] & 1 == 0 {
                     frame[..6].copy_from_slice(&device.mac);
                 }
-                net.inject_received(nodes[node], at, &frame).unwrap();
+                net.inject_received(nodes[node], at, &frame).expect("a sound test");
             } else {
-                net.inject(nodes[node], at, &frame).unwrap();
+                net.inject(nodes[node], at, &frame).expect("a sound test");
             }
             // A packet behind an Ethernet header, to a raw socket too; what is refused is no frame.
             let _ = net.send_ip(pods[node], frame.get(14..).unwrap_or_default());

@@ -43,17 +43,17 @@ fn run(r: &mut Routed, seen: &Seen, verdict: Verdict) -> FrameId {
             r.world.attach(&mut r.net, r.node, device, direction, spy(seen));
         }
     }
-    let pod_eth0 = r.net.device_by_name(r.pods[1], "eth0").unwrap();
+    let pod_eth0 = r.net.device_by_name(r.pods[1], "eth0").expect("the pod's device");
     r.world.attach(&mut r.net, r.node, pod_eth0, Direction::Ingress, spy(seen));
     r.world.attach(&mut r.net, r.node, r.lxc[0], Direction::Ingress, marking(verdict));
-    let id = r.net.inject_received(r.node, r.lxc[0], &frame()).unwrap();
+    let id = r.net.inject_received(r.node, r.lxc[0], &frame()).expect("a device");
     r.net.run_for(&mut r.world, 100 * SECOND);
     r.world.assert_accounted(&r.net);
     id
 }
 
 fn end(r: &Routed, id: FrameId) -> What {
-    r.world.accountant.end(id).unwrap().record.what.clone()
+    r.world.accountant.end(id).expect("an end").record.what.clone()
 }
 
 #[test]
