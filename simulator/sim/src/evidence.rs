@@ -63,15 +63,7 @@ fn tell_status(walks: &mut [Walk], status: u16, bytes: u64) {
 }
 
 fn tally(packets: &mut Packets, direction: Direction, end: Option<&What>) {
-    // A stack that has no socket for a packet has got it all the same, and mostly answers.
-    let arrived = matches!(
-        end,
-        Some(
-            What::Delivered { .. }
-                | What::Consumed { by: Taker::Icmp }
-                | What::Dropped { reason: DropReason::NoSocket }
-        )
-    );
+    let arrived = matches!(end, Some(What::Delivered { .. } | What::Consumed { by: Taker::Icmp }));
     let (made, got) = match direction {
         Direction::Forward => (&mut packets.sent, &mut packets.delivered),
         Direction::Reply => (&mut packets.replied, &mut packets.received),
@@ -228,10 +220,6 @@ impl Builder<'_> {
             | What::Consumed { by: Taker::Icmp | Taker::Hook }
             | What::Merged { .. } => (HopKind::Deliver, Verdict::Delivered, Vec::new()),
             What::Consumed { by: Taker::Arp } => (HopKind::Resolve, Verdict::Delivered, neighbour(after)),
-            // Linux lets an echo reply that nobody waits for go like this too (ping_rcv()): it has arrived.
-            What::Dropped { reason: reason @ DropReason::NoSocket } if after.icmp == Some((0, 0)) => {
-                (HopKind::Deliver, Verdict::Delivered, vec![Fact::Note(reason.name().to_owned())])
-            }
             What::Dropped { reason } => {
                 let kind =
                     if reason.name().starts_with("FABRIC_") { HopKind::Transit } else { HopKind::Deliver };
@@ -246,7 +234,10 @@ impl Builder<'_> {
         let host = record.node.and_then(|n| self.machine.members.get(n.0 as usize)).map(|m| &m.host);
         let device = match (host, record.ifindex, record.ns) {
             (Some(host), Some(ifindex), _) => host.device_name(ifindex),
-            (_, None, Some(ns)) => self.net.namespace_name(ns).unwrap_or_default().to_owned(),
+            (_, None, Some(ns)) => match self.net.namespace_name(ns).unwrap_or_default() {
+                "" => "stack".to_owned(),
+                pod => pod.to_owned(),
+            },
             _ => String::new(),
         };
         Hop {

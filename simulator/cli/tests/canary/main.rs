@@ -95,7 +95,8 @@ fn assert_none(wrong: Vec<String>) {
 #[test]
 fn every_program_and_every_map_has_its_row() {
     for program in PROGRAMS {
-        let rows = PROGRAM_NEEDED_BY.iter().chain(NOT_ATTACHED).filter(|(name, _)| *name == program.name).count();
+        let rows =
+            PROGRAM_NEEDED_BY.iter().chain(NOT_ATTACHED).filter(|(name, _)| *name == program.name).count();
         assert_eq!(rows, 1, "{}", program.name);
     }
     for map in MAPS {
