@@ -309,11 +309,13 @@ impl Plan<'_> {
         for name in gone {
             self.emit(Action::DeleteMap { name });
         }
-        let gone: Vec<_> = self.now.routes.keys().filter(|k| !want.routes.contains_key(*k)).cloned().collect();
+        let gone: Vec<_> =
+            self.now.routes.keys().filter(|k| !want.routes.contains_key(*k)).cloned().collect();
         for key in gone {
             self.emit(Action::DeleteRoute { key });
         }
-        let gone: Vec<_> = self.now.devices.keys().filter(|l| !want.devices.contains_key(*l)).cloned().collect();
+        let gone: Vec<_> =
+            self.now.devices.keys().filter(|l| !want.devices.contains_key(*l)).cloned().collect();
         for link in gone {
             self.emit(Action::DeleteDevice { link });
         }

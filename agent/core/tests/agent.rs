@@ -5,8 +5,8 @@ use common::{CURL_AND_HTTPBIN, FakeNode, World, config, event, objects, two_node
 use skep_abi::event::{MatchType, PolicyVerdictNotify};
 use skep_abi::{Be16, DropReason};
 use skep_agent_core::{
-    Action, Agent, Change, Datapath, Event, Outcome, Performed, PodKey, Refused, Step, Swept, Time, diff, drive, gc,
-    start,
+    Action, Agent, Change, Datapath, Event, Outcome, Performed, PodKey, Refused, Step, Swept, Time, diff,
+    drive, gc, start,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,7 +62,11 @@ fn a_restart_changes_nothing() {
     let actions: Vec<&Action> = done.iter().map(|p| &p.action).collect();
     assert_eq!(actions, [&Action::EndpointReady { endpoint: 1 }]);
     assert_eq!(world.datapath(NODE), &before);
-    assert_eq!(world.agent(NODE).identity_of([10, 99, 0, 1].into()), (1 << 24) + 1, "networks keep their identities");
+    assert_eq!(
+        world.agent(NODE).identity_of([10, 99, 0, 1].into()),
+        (1 << 24) + 1,
+        "networks keep their identities"
+    );
 }
 
 #[test]
@@ -267,7 +271,13 @@ fn answers_that_come_late_are_waited_for() {
     assert!(agent.datapath().is_none());
 }
 
-fn verdict(source: u16, remote_label: u32, match_type: MatchType, l4_prefix: u8, verdict: i32) -> PolicyVerdictNotify {
+fn verdict(
+    source: u16,
+    remote_label: u32,
+    match_type: MatchType,
+    l4_prefix: u8,
+    verdict: i32,
+) -> PolicyVerdictNotify {
     PolicyVerdictNotify {
         source,
         remote_label,

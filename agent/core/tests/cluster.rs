@@ -180,7 +180,11 @@ fn errors_name_file_line_and_field() {
         )
     };
     let cases: Vec<(&[NodeEntry], String, &str)> = vec![
-        (&nodes, pod("a", "nowhere", "10.42.1.5"), "objects.yaml:7:13: spec.nodeName: there is no node nowhere"),
+        (
+            &nodes,
+            pod("a", "nowhere", "10.42.1.5"),
+            "objects.yaml:7:13: spec.nodeName: there is no node nowhere",
+        ),
         (
             &nodes,
             pod("a", "ubuntu-dev2", "10.42.0.5"),
@@ -204,7 +208,8 @@ fn errors_name_file_line_and_field() {
         ),
         (
             &nodes,
-            "apiVersion: v1\nkind: Node\nmetadata:\n  name: ubuntu-dev2\nspec:\n  podCIDR: 10.9.0.0/24\n".to_owned(),
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: ubuntu-dev2\nspec:\n  podCIDR: 10.9.0.0/24\n"
+                .to_owned(),
             "objects.yaml:6:12: spec.podCIDR: 10.9.0.0/24 differs from 10.42.1.0/24 at scenario.yaml \
              spec.nodes[0].podCIDR",
         ),
@@ -221,13 +226,19 @@ fn errors_name_file_line_and_field() {
     assert!(errors.starts_with(expected), "{errors}");
 
     let twice = [entry("a", "192.168.1.1", "10.1.0.0/24"), entry("b", "192.168.1.1", "10.2.0.0/24")];
-    assert_eq!(error(&twice, ""), "scenario.yaml: spec.nodes[1].address: node a has the address 192.168.1.1 too");
+    assert_eq!(
+        error(&twice, ""),
+        "scenario.yaml: spec.nodes[1].address: node a has the address 192.168.1.1 too"
+    );
     let overlap = [entry("a", "192.168.1.1", "10.1.0.0/16"), entry("b", "192.168.1.2", "10.1.2.0/24")];
-    let expected = "scenario.yaml: spec.nodes[1].podCIDR: 10.1.2.0/24 overlaps the podCIDR 10.1.0.0/16 of node a";
+    let expected =
+        "scenario.yaml: spec.nodes[1].podCIDR: 10.1.2.0/24 overlaps the podCIDR 10.1.0.0/16 of node a";
     assert_eq!(error(&overlap, ""), expected);
     let small = [entry("a", "192.168.1.1", "10.1.0.0/30")];
-    let two = pod("a", "a", "10.1.0.2") + &pod("b", "a", "10.1.0.9").replace("status:\n  podIP: 10.1.0.9\n", "");
-    let expected = "objects.yaml:15:9: metadata.name: no address of 10.1.0.0/30 is free on node a for default/b";
+    let two =
+        pod("a", "a", "10.1.0.2") + &pod("b", "a", "10.1.0.9").replace("status:\n  podIP: 10.1.0.9\n", "");
+    let expected =
+        "objects.yaml:15:9: metadata.name: no address of 10.1.0.0/30 is free on node a for default/b";
     assert_eq!(error(&small, &two), expected);
 }
 

@@ -2,8 +2,8 @@
 mod common;
 
 use common::universe::{
-    NODES, Packet, Pod, Policy, lets_through, maps_let_through, namespaces_text, packets, pod, pod_text, policy,
-    policy_text,
+    NODES, Packet, Pod, Policy, lets_through, maps_let_through, namespaces_text, packets, pod, pod_text,
+    policy, policy_text,
 };
 use common::{World, entry, event, objects};
 use proptest::prelude::*;
@@ -29,8 +29,7 @@ fn verdict(world: &World, pods: &[Pod], datapath: Option<&Datapath>, packet: Pac
 
 fn agree(world: &World, pods: &[Pod], policies: &[Policy]) -> Result<(), TestCaseError> {
     for packet in packets(pods.len()) {
-        let (maps, api) =
-            (verdict(world, pods, None, packet), lets_through(pods, policies, packet));
+        let (maps, api) = (verdict(world, pods, None, packet), lets_through(pods, policies, packet));
         prop_assert_eq!(maps, api, "{:?}: the maps say {}\n{}", packet, maps, text(pods, policies));
     }
     Ok(())
@@ -61,7 +60,15 @@ fn transition(world: &mut World, pods: &[Pod], steps: &[Step], no_gap: bool) -> 
                 for (i, between) in snapshots.iter().enumerate() {
                     let log = &world.nodes[node].1.log;
                     let action = &log[log.len() - snapshots.len() + i];
-                    prop_assert_eq!(at(between), a, "{:?} on {} after {:?} of {:?}", packet, node, action, step);
+                    prop_assert_eq!(
+                        at(between),
+                        a,
+                        "{:?} on {} after {:?} of {:?}",
+                        packet,
+                        node,
+                        action,
+                        step
+                    );
                 }
             }
         }

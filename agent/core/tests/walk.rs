@@ -4,7 +4,7 @@ mod common;
 use common::{CURL_AND_HTTPBIN, World, two_nodes};
 use skep_abi::map::{EndpointInfo, EndpointKey, IpcacheKey, RemoteEndpointInfo};
 use skep_abi::{Be32, map};
-use skep_agent_core::{Action, Datapath, Link, PodKey, Performed, desired::pod_device};
+use skep_agent_core::{Action, Datapath, Link, Performed, PodKey, desired::pod_device};
 
 fn lookup(datapath: &Datapath, map: &str, key: &[u8]) -> Vec<u8> {
     datapath.maps[map].entries[key].bytes.clone()

@@ -69,7 +69,8 @@ impl EntryKey {
             _ => return None,
         };
         let (wide, narrow) = if self.l4_prefix <= other.l4_prefix { (self, other) } else { (other, self) };
-        let nested = Self::masked(wide.identity, wide.direction, narrow.protocol, narrow.port, wide.l4_prefix);
+        let nested =
+            Self::masked(wide.identity, wide.direction, narrow.protocol, narrow.port, wide.l4_prefix);
         (nested == wide && wide.direction == narrow.direction).then_some(Self { identity, ..narrow })
     }
 }

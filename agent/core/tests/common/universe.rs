@@ -155,7 +155,8 @@ fn selector_text(selector: &Selector) -> String {
     let (mut labels, mut expressions) = (BTreeMap::new(), Vec::new());
     for r in selector {
         let expression = |key, operator, values: &[&str]| {
-            let values = if values.is_empty() { String::new() } else { format!(", values: {}", strings(values)) };
+            let values =
+                if values.is_empty() { String::new() } else { format!(", values: {}", strings(values)) };
             format!("{{key: {key:?}, operator: {operator}{values}}}")
         };
         match r {
@@ -243,7 +244,10 @@ pub(crate) fn pod_text(i: usize, pod: &Pod) -> String {
 pub(crate) fn namespaces_text() -> String {
     let text = |(name, labels): &(&str, &[(&str, &str)])| {
         let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}: {v}")).collect();
-        format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{}}}}}\n", labels.join(", "))
+        format!(
+            "---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{}}}}}\n",
+            labels.join(", ")
+        )
     };
     NAMESPACES.iter().map(text).collect()
 }
@@ -269,7 +273,10 @@ pub(crate) struct Packet {
 }
 
 pub(crate) fn packets(pods: usize) -> Vec<Packet> {
-    let ends = (0..pods).map(End::Pod).chain((0..OUTSIDE.len()).map(End::Outside)).chain([End::Node(0), End::Node(1)]);
+    let ends = (0..pods)
+        .map(End::Pod)
+        .chain((0..OUTSIDE.len()).map(End::Outside))
+        .chain([End::Node(0), End::Node(1)]);
     let ends: Vec<End> = ends.collect();
     let mut out = Vec::new();
     for subject in 0..pods {
@@ -335,7 +342,8 @@ fn rule_matches(pods: &[Pod], policy: &Policy, rule: &Rule, packet: Packet) -> b
         || peers.iter().any(|p| match (p, packet.other) {
             (Peer::Pods(namespaces, selector), End::Pod(i)) => {
                 let other = &pods[i];
-                let mut labels: BTreeMap<&str, &str> = NAMESPACES[other.namespace].1.iter().copied().collect();
+                let mut labels: BTreeMap<&str, &str> =
+                    NAMESPACES[other.namespace].1.iter().copied().collect();
                 labels.insert("kubernetes.io/metadata.name", NAMESPACES[other.namespace].0);
                 let namespace = match namespaces {
                     Some(s) => selects(s, &labels),
