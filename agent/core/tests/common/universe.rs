@@ -76,6 +76,11 @@ pub(crate) const OUTSIDE: [&str; 5] = ["1.2.3.4", "1.2.3.5", "1.2.9.9", "9.9.9.9
 pub(crate) const PROTOCOLS: [(&str, u8); 3] = [("TCP", 6), ("UDP", 17), ("SCTP", 132)];
 pub(crate) const PORTS: [u16; 6] = [1, 79, 80, 81, 8080, 65535];
 
+/// The name of a pod.
+pub(crate) fn pod_key(pods: &[Pod], i: usize) -> PodKey {
+    PodKey::new(NAMESPACES[pods[i].namespace].0, format!("p{i}"))
+}
+
 fn requirement() -> impl Strategy<Value = Requirement> {
     let key = || prop::sample::select(vec!["x", "y", "team"]);
     let value = || prop::sample::select(vec!["0", "1", "r", "b"]);
@@ -380,7 +385,7 @@ fn rule_matches(pods: &[Pod], policy: &Policy, rule: &Rule, packet: Packet) -> b
 /// Whether the maps of the subject's node let a packet through; the subject's endpoint and the others' addresses are
 /// the cluster's.
 pub(crate) fn maps_let_through(datapath: &Datapath, cluster: &Cluster, pods: &[Pod], packet: Packet) -> bool {
-    let info = |i: usize| &cluster.pods()[&PodKey::new(NAMESPACES[pods[i].namespace].0, format!("p{i}"))];
+    let info = |i: usize| &cluster.pods()[&pod_key(pods, i)];
     let ip: Ipv4Addr = match packet.other {
         End::Pod(i) => info(i).ip,
         End::Outside(i) => OUTSIDE[i].parse().expect("well-formed"),
