@@ -2,8 +2,8 @@
 mod common;
 
 use common::universe::{
-    End, NODES, OUTSIDE, PROTOCOLS, Packet, Pod, Policy, pod_key, lets_through, maps_let_through, namespaces_text, packets, pod, pod_text,
-    policy, policy_text,
+    End, NODES, OUTSIDE, PROTOCOLS, Packet, Pod, Policy, Requirement, lets_through, maps_let_through,
+    namespaces_text, packets, pod, pod_key, pod_text, policy, policy_text,
 };
 use common::{World, entry, event, objects};
 use proptest::prelude::*;
@@ -138,7 +138,9 @@ proptest! {
         agree(&world, &pods, &with(&second))?;
         let steps = world.cluster.delete(&objects(&policy_text("policy0", &second))).expect("it is there");
         transition(&mut world, &pods, &steps, true)?;
-        agree(&world, &pods, &others)?;
+        // In the place of the one that is gone, one that selects nothing.
+        let subject = vec![Requirement::Exists("gone")];
+        agree(&world, &pods, &with(&Policy { subject, ..second }))?;
     }
 
     #[test]
