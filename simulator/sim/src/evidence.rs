@@ -35,6 +35,11 @@ pub(crate) fn of_flow(number: u32, flow: &Flow, net: &Net, machine: &Machine, st
             walks.push(Walk { direction, class, packet, hops: builder.hops(&entries) });
         }
     }
+    // A packet that waits for its next hop's address is first sent once that is known: what asked for it comes first.
+    walks.sort_by_key(|w| {
+        let set_out = w.hops.iter().find(|h| matches!(h.kind, HopKind::Hook { .. })).or(w.hops.first());
+        (set_out.map(|h| h.time_ns), w.packet)
+    });
     let delivered = packets.sent > 0 && packets.sent == packets.delivered;
     let outcome = flow.outcome(net, delivered);
     if flow.kind == Kind::Http
@@ -126,7 +131,15 @@ impl Builder<'_> {
                 What::Dropped { reason: DropReason::TcIngress | DropReason::TcEgress }
                     if hops.last().is_some_and(|h| h.verdict.reason().is_some()) => {}
                 What::Consumed { by: Taker::Hook } => {}
-                what => hops.extend(self.plain_hop(&entry.record, what, &before, &entry.view)),
+                what => {
+                    let mut hop = self.plain_hop(&entry.record, what, &before, &entry.view);
+                    // What happens between nodes is told of the sending one.
+                    if let (Some(hop), None, Some(last)) = (&mut hop, entry.record.node, hops.last()) {
+                        hop.node.clone_from(&last.node);
+                        hop.device.clone_from(&last.device);
+                    }
+                    hops.extend(hop);
+                }
             }
             before = entry.view.clone();
         }
@@ -147,7 +160,9 @@ impl Builder<'_> {
             let verdict = match (&program.dropped, run.programs.get(i + 1)) {
                 (Some(reason), _) => Verdict::Dropped { reason: reason.clone() },
                 (None, Some(next)) => Verdict::TailCall { to: next.program.clone() },
-                (None, None) if program.answered && matches!(verdict, NetVerdict::Redirect { .. }) => Verdict::Answered,
+                (None, None) if program.answered && matches!(verdict, NetVerdict::Redirect { .. }) => {
+                    Verdict::Answered
+                }
                 (None, None) => self.hook_verdict(&entry.record, verdict),
             };
             let hook = program.point.unwrap_or(match way {
@@ -219,7 +234,10 @@ impl Builder<'_> {
         let host = record.node.and_then(|n| self.machine.members.get(n.0 as usize)).map(|m| &m.host);
         let device = match (host, record.ifindex, record.ns) {
             (Some(host), Some(ifindex), _) => host.device_name(ifindex),
-            (_, None, Some(ns)) => self.net.namespace_name(ns).unwrap_or_default().to_owned(),
+            (_, None, Some(ns)) => match self.net.namespace_name(ns).unwrap_or_default() {
+                "" => "stack".to_owned(),
+                pod => pod.to_owned(),
+            },
             _ => String::new(),
         };
         Hop {

@@ -89,10 +89,15 @@ impl Scene<'_> {
             dropped: None,
             answered: false,
         };
-        self.read_tunnel(&mut hop, point.is_none(), last);
+        if point.is_none() {
+            self.read_tunnel_before(&mut hop);
+        }
         self.read_accesses(&mut hop, accesses, &events);
         for event in &events {
             self.read_event(&mut hop, event);
+        }
+        if last {
+            self.read_tunnel_after(&mut hop);
         }
         if last {
             self.read_missed_tail_calls(&mut hop);
@@ -101,20 +106,20 @@ impl Scene<'_> {
         hop
     }
 
-    fn read_tunnel(&self, hop: &mut ProgramRun, first: bool, last: bool) {
-        let [before, after] = self.tunnel;
-        let fact = |t: Tunnel| Fact::Tunnel { vni: t.id, remote: IpAddr::V4(t.remote.into()) };
-        if let Some(t) = before
-            && first
-        {
-            hop.facts.push(fact(t));
-            hop.src_identity = self.identity(t.id, self.source);
+    /// The metadata that the packet came with.
+    fn read_tunnel_before(&self, hop: &mut ProgramRun) {
+        if let Some(tunnel) = self.tunnel[0] {
+            hop.facts.push(tunnel_fact(tunnel));
+            hop.src_identity = self.identity(tunnel.id, self.source);
         }
-        if let Some(t) = after
-            && last
-            && before != after
+    }
+
+    /// The metadata that the programs gave the packet.
+    fn read_tunnel_after(&self, hop: &mut ProgramRun) {
+        if let [before, Some(tunnel)] = self.tunnel
+            && before != Some(tunnel)
         {
-            hop.facts.push(fact(t));
+            hop.facts.push(tunnel_fact(tunnel));
         }
     }
 
@@ -130,7 +135,7 @@ impl Scene<'_> {
             if map == IPCACHE.name && access.op == Op::Lookup {
                 self.read_ipcache(hop, access);
             } else if map == LXC.name && access.op == Op::Lookup {
-                hop.facts.extend(endpoint_fact(access));
+                self.read_endpoint(hop, access);
             } else if map == CT4_GLOBAL.name || map == CT_ANY4_GLOBAL.name {
                 conntrack.read(access, self.now_s);
             }
@@ -139,7 +144,32 @@ impl Scene<'_> {
             Event::Trace(t) => t.ct_status().map(|s| s.name()),
             _ => None,
         });
-        hop.facts.extend(conntrack.fact(told));
+        // Conntrack is asked first.
+        let at = hop.facts.iter().take_while(|f| matches!(f, Fact::Tunnel { .. })).count();
+        if let Some(fact) = conntrack.fact(told) {
+            hop.facts.insert(at, fact);
+        }
+    }
+
+    fn read_endpoint(&self, hop: &mut ProgramRun, access: &Access) {
+        let Some(key) = EndpointKey::from_bytes(&access.key).filter(|k| k.family == FAMILY_IPV4) else {
+            return;
+        };
+        let address = Ipv4Addr::from(key.ip4.octets());
+        let info = access.value.as_deref().and_then(EndpointInfo::from_bytes);
+        if let Some(info) = info
+            && Some(address) == self.destination
+        {
+            hop.dst_identity = self.identity(info.sec_id, self.destination);
+        }
+        let entry = info.map(|info| EndpointFact {
+            id: info.lxc_id,
+            ifindex: info.ifindex,
+            mac: MacAddr(info.mac.octets()),
+            node_mac: MacAddr(info.node_mac.octets()),
+            host: info.flags & ENDPOINT_F_HOST != 0,
+        });
+        hop.facts.push(Fact::Endpoint { address: IpAddr::V4(address), entry });
     }
 
     fn read_ipcache(&self, hop: &mut ProgramRun, access: &Access) {
@@ -258,16 +288,8 @@ fn drop_name(drop: &DropNotify) -> String {
     drop.reason().map_or_else(|| format!("DROP_REASON_{}", drop.subtype), |r| r.name().to_owned())
 }
 
-fn endpoint_fact(access: &Access) -> Option<Fact> {
-    let key = EndpointKey::from_bytes(&access.key).filter(|k| k.family == FAMILY_IPV4)?;
-    let entry = access.value.as_deref().and_then(EndpointInfo::from_bytes).map(|info| EndpointFact {
-        id: info.lxc_id,
-        ifindex: info.ifindex,
-        mac: MacAddr(info.mac.octets()),
-        node_mac: MacAddr(info.node_mac.octets()),
-        host: info.flags & ENDPOINT_F_HOST != 0,
-    });
-    Some(Fact::Endpoint { address: IpAddr::V4(Ipv4Addr::from(key.ip4.octets())), entry })
+fn tunnel_fact(tunnel: Tunnel) -> Fact {
+    Fact::Tunnel { vni: tunnel.id, remote: IpAddr::V4(tunnel.remote.into()) }
 }
 
 /// What a program did with conntrack: the reverse direction is looked up first, the forward one second.

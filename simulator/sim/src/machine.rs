@@ -16,6 +16,7 @@ use skep_packet::SkBuff;
 use skep_scenario::FrameView;
 use skep_vm::{Environment, MapId, RedirectKind, Run};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// TC_ACT_* numbers (`linux/pkt_cls.h`).
 mod tc {
@@ -164,7 +165,8 @@ impl Machine {
             match (&done.action, &done.result) {
                 (action, Err(e)) => self.refused.push(format!("{}: {action:?}: {e}", host.name)),
                 (Action::EndpointReady { endpoint }, Ok(_)) => {
-                    if let Some(pod) = agent.pod_of(*endpoint) {
+                    // A new agent says it again of pods that run since long.
+                    if let Some(pod) = agent.pod_of(*endpoint).filter(|p| !self.started.contains_key(*p)) {
                         let ports = self.ports.get(pod).map_or(&[][..], Vec::as_slice);
                         match begin_pod(net, host, pod, ports) {
                             Ok(ns) => {
@@ -271,6 +273,19 @@ impl Environment for Moment<'_> {
     }
 }
 
+/// Who a frame is from and to: of ARP, who asks and who is asked for.
+fn ends(view: &FrameView) -> (Option<Ipv4Addr>, Option<Ipv4Addr>) {
+    let v4 = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    match (view.tuple, view.arp) {
+        (Some(tuple), _) => (v4(tuple.src), v4(tuple.dst)),
+        (None, Some(arp)) => (Some(arp.sender), Some(arp.target)),
+        (None, None) => (None, None),
+    }
+}
+
 /// What the kernel's tc layer makes of a run.
 fn verdict_of(run: &Run) -> Result<Verdict, String> {
     Ok(match (run.return_value, run.redirect) {
@@ -322,17 +337,14 @@ impl Hooks for Machine {
             let name = host.kernel.program_name(program).unwrap_or("?").to_owned();
             self.broken.push(format!("{}: {name} dropped a packet without an event", host.name));
         }
-        let v4 = |ip: std::net::IpAddr| match ip {
-            std::net::IpAddr::V4(ip) => Some(ip),
-            std::net::IpAddr::V6(_) => None,
-        };
+        let (source, destination) = ends(&before);
         let scene = Scene {
             host,
             agent,
             run: &run,
             events: &events,
-            source: before.tuple.and_then(|t| v4(t.src)),
-            destination: before.tuple.and_then(|t| v4(t.dst)),
+            source,
+            destination,
             tunnel: [tunnel, skb.tunnel],
             now_s: at.now_ns / 1_000_000_000,
         };

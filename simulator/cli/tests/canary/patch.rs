@@ -11,6 +11,7 @@ const INSN: usize = 8;
 const MOV_R0_0: [u8; INSN] = [0xb7, 0, 0, 0, 0, 0, 0, 0];
 /// `exit`.
 const EXIT: [u8; INSN] = [0x95, 0, 0, 0, 0, 0, 0, 0];
+const JA: u8 = 0x05;
 const LD_IMM64: u8 = 0x18;
 const CALL: u8 = 0x85;
 const MOV64_REG: u8 = 0xbf;
@@ -26,15 +27,29 @@ pub fn return_ok(object: &[u8], program: &str) -> Option<Vec<u8>> {
     let symbol = file.symbols().find(|s| s.name() == Ok(program) && s.kind() == SymbolKind::Text)?;
     let section = file.section_by_index(symbol.section_index()?).expect("a symbol's section exists");
     let (start, _) = section.file_range().expect("code stands in the file");
-    let at = (start + symbol.address()) as usize;
+    let code = &section.data().expect("code stands in the file")[symbol.address() as usize..];
+    let relocated: Vec<usize> = section
+        .relocations()
+        .filter_map(|(offset, _)| Some(offset.checked_sub(symbol.address())? as usize / INSN))
+        .collect();
+    // A relocation writes into its instruction, and a 64-bit load's second half is no instruction: neither may be
+    // where the replacement goes. What is jumped over is never executed.
+    let whole = |i: usize| !relocated.contains(&i) && code[i * INSN] != LD_IMM64 && code[i * INSN] != 0;
+    assert!(whole(0), "{program}: its first instruction cannot be replaced");
+    let to = (0..)
+        .find(|i| (*i == 0 || *i > 1) && whole(*i) && whole(*i + 1))
+        .expect("a program has two plain instructions");
     let mut out = object.to_vec();
-    // A relocation may point into the first instructions; one that patched `r0 = 0` would undo the damage.
-    assert!(
-        !section.relocations().any(|(o, _)| (symbol.address()..symbol.address() + 16).contains(&o)),
-        "{program}: a relocation stands where the replacement goes"
-    );
-    out[at..at + INSN].copy_from_slice(&MOV_R0_0);
-    out[at + INSN..at + 2 * INSN].copy_from_slice(&EXIT);
+    let mut put = |index: usize, insn: [u8; INSN]| {
+        let at = (start + symbol.address()) as usize + index * INSN;
+        out[at..at + INSN].copy_from_slice(&insn);
+    };
+    if to > 0 {
+        let [low, high] = (to as u16 - 1).to_le_bytes();
+        put(0, [JA, 0, low, high, 0, 0, 0, 0]);
+    }
+    put(to, MOV_R0_0);
+    put(to + 1, EXIT);
     Some(out)
 }
 

@@ -61,7 +61,10 @@ impl Net {
         }
         if self.echoes_udp(ns, port) && self.is_local(ns, ip.destination) {
             self.record(h, place, &frame, What::Delivered { socket: Socket::Udp });
-            return self.send_udp(h, ns, (ip.destination, port), (ip.source, source_port), &payload);
+            if !self.anyone_echoes_udp(source_port) {
+                self.send_udp(h, ns, (ip.destination, port), (ip.source, source_port), &payload);
+            }
+            return;
         }
         self.icmp_error(h, ns, &frame, 3, 3, [0; 4]);
         self.drop_frame(h, place, &frame, DropReason::NoSocket);

@@ -47,7 +47,7 @@ impl World {
         program: impl FnMut(&HookAt, &mut SkBuff) -> Verdict + 'static,
     ) {
         self.programs.push(Box::new(program));
-        net.attach(node, ifindex, direction, HookId(self.programs.len() as u32 - 1)).unwrap();
+        net.attach(node, ifindex, direction, HookId(self.programs.len() as u32 - 1)).expect("a sound test");
     }
 
     /// Every frame had one end.
@@ -96,7 +96,10 @@ pub(crate) fn check_frame(frame: &[u8]) {
     }
     match &packet.transport {
         Some(TransportSlice::Tcp(tcp)) => {
-            assert_eq!(tcp.checksum(), tcp.calc_checksum_ipv4(header.source, header.destination).unwrap());
+            assert_eq!(
+                tcp.checksum(),
+                tcp.calc_checksum_ipv4(header.source, header.destination).expect("a sound test")
+            );
         }
         Some(TransportSlice::Udp(udp)) if udp.destination_port() == 8472 => {
             assert_eq!(udp.checksum(), 0, "RFC 7348: should be zero");
@@ -105,8 +108,9 @@ pub(crate) fn check_frame(frame: &[u8]) {
         }
         Some(TransportSlice::Udp(udp)) => {
             let header_sum = udp.to_header();
-            let expected =
-                header_sum.calc_checksum_ipv4_raw(header.source, header.destination, udp.payload()).unwrap();
+            let expected = header_sum
+                .calc_checksum_ipv4_raw(header.source, header.destination, udp.payload())
+                .expect("a sound test");
             assert_eq!(udp.checksum(), expected);
         }
         Some(TransportSlice::Icmpv4(icmp)) => {
@@ -134,13 +138,13 @@ pub(crate) fn link(destination: Ipv4Addr, prefix: u8, ifindex: IfIndex) -> Route
 
 /// A pod with `eth0`, behind a host-side veth whose number is returned.
 pub(crate) fn add_pod(net: &mut Net, node: NodeId, number: u8, pod: u8, mtu: u32) -> (NsId, IfIndex) {
-    let root = net.root(node).unwrap();
+    let root = net.root(node).expect("a sound test");
     let name = format!("pod-{number}-{pod}");
-    let ns = net.add_namespace(node, &name).unwrap();
+    let ns = net.add_namespace(node, &name).expect("a sound test");
     let host = VethEnd { ns: root, name: format!("lxc{pod}"), mac: [2, 0, 0, 2, number, pod], mtu: 1500 };
     let inside = VethEnd { ns, name: "eth0".to_owned(), mac: pod_mac(number, pod), mtu: 1500 };
-    let (lxc, _) = net.add_veth_pair(node, host, inside).unwrap();
-    net.configure_pod(ns, &name, pod_ip(number, pod), pod_ip(number, 1), mtu).unwrap();
+    let (lxc, _) = net.add_veth_pair(node, host, inside).expect("a sound test");
+    net.configure_pod(ns, &name, pod_ip(number, pod), pod_ip(number, 1), mtu).expect("a sound test");
     (ns, lxc)
 }
 
@@ -157,14 +161,15 @@ pub(crate) struct Routed {
 pub(crate) fn routed(seed: u64) -> Routed {
     let mut net = Net::new(seed, 0);
     let node = net.add_node("node-1");
-    let root = net.root(node).unwrap();
-    let uplink = net.add_uplink(node, "eth0", [2, 0, 0, 0, 1, 0], Some((node_ip(0), 24)), 1500).unwrap();
+    let root = net.root(node).expect("a sound test");
+    let uplink =
+        net.add_uplink(node, "eth0", [2, 0, 0, 0, 1, 0], Some((node_ip(0), 24)), 1500).expect("a sound test");
     let (a, lxc_a) = add_pod(&mut net, node, 0, 10, 1500);
     let (b, lxc_b) = add_pod(&mut net, node, 0, 11, 1500);
-    net.add_address(node, lxc_a, pod_ip(0, 1), 32).unwrap();
-    net.set_route(root, link(pod_ip(0, 10), 32, lxc_a)).unwrap();
-    net.set_route(root, link(pod_ip(0, 11), 32, lxc_b)).unwrap();
-    net.set_sysctl(root, "net.ipv4.ip_forward", "1").unwrap();
+    net.add_address(node, lxc_a, pod_ip(0, 1), 32).expect("a sound test");
+    net.set_route(root, link(pod_ip(0, 10), 32, lxc_a)).expect("a sound test");
+    net.set_route(root, link(pod_ip(0, 11), 32, lxc_b)).expect("a sound test");
+    net.set_sysctl(root, "net.ipv4.ip_forward", "1").expect("a sound test");
     Routed { net, world: World::default(), node, uplink, pods: [a, b], lxc: [lxc_a, lxc_b] }
 }
 
@@ -187,8 +192,11 @@ pub(crate) fn overlay(seed: u64) -> Overlay {
     for number in 0..2u8 {
         let node = nodes[number as usize];
         let mac = [2, 0, 0, 0, 1, number];
-        uplinks.push(net.add_uplink(node, "eth0", mac, Some((node_ip(number), 24)), 1500).unwrap());
-        let vxlan = net.add_vxlan(node, "skep_vxlan", [2, 0, 0, 3, 0, number], 8472, 1500).unwrap();
+        uplinks.push(
+            net.add_uplink(node, "eth0", mac, Some((node_ip(number), 24)), 1500).expect("a sound test"),
+        );
+        let vxlan =
+            net.add_vxlan(node, "skep_vxlan", [2, 0, 0, 3, 0, number], 8472, 1500).expect("a sound test");
         let (pod, lxc) = add_pod(&mut net, node, number, 10, 1450);
         let other = node_ip(1 - number);
         world.attach(&mut net, node, lxc, Direction::Ingress, move |at, skb| {
@@ -208,10 +216,10 @@ pub(crate) fn overlay(seed: u64) -> Overlay {
         net,
         world,
         nodes,
-        pods: pods.try_into().unwrap(),
-        lxc: lxcs.try_into().unwrap(),
-        vxlan: vxlans.try_into().unwrap(),
-        uplinks: uplinks.try_into().unwrap(),
+        pods: pods.try_into().expect("a sound test"),
+        lxc: lxcs.try_into().expect("a sound test"),
+        vxlan: vxlans.try_into().expect("a sound test"),
+        uplinks: uplinks.try_into().expect("a sound test"),
     }
 }
 
@@ -247,14 +255,14 @@ pub(crate) fn get(address: Ipv4Addr, path: &str) -> HttpRequest {
 /// Lets a flow come to its end.
 pub(crate) fn finish(net: &mut Net, world: &mut World, flow: FlowId) -> FlowState {
     let deadline = net.now_ns() + 3600 * SECOND;
-    net.run_until(world, deadline, &mut |net| net.flow(flow).unwrap().outcome.is_some());
-    net.flow(flow).unwrap().clone()
+    net.run_until(world, deadline, &mut |net| net.flow(flow).expect("a sound test").outcome.is_some());
+    net.flow(flow).expect("a sound test").clone()
 }
 
 /// An IPv4 packet made by etherparse.
 pub(crate) fn udp_packet(from: Ipv4Addr, to: Ipv4Addr, ttl: u8, payload: &[u8]) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ipv4(from.octets(), to.octets(), ttl).udp(4000, 5000);
     let mut packet = Vec::new();
-    builder.write(&mut packet, payload).unwrap();
+    builder.write(&mut packet, payload).expect("a sound test");
     packet
 }
