@@ -16,15 +16,18 @@ fn skep() -> Command {
 
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad");
-    let mut cases: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut cases: Vec<PathBuf> = fs::read_dir(folder)
+        .expect("the table stands here")
+        .map(|e| e.expect("a folder that can be listed").path())
+        .collect();
     cases.sort();
     cases
 }
 
 /// Runs it; exit status 2, nothing on stdout; what stands on stderr.
 fn refused(args: &[&std::ffi::OsStr]) -> String {
-    let output = skep().arg("run").args(args).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
+    let output = skep().arg("run").args(args).output().expect("skep runs");
+    let stderr = String::from_utf8(output.stderr).expect("stderr is text");
     assert_eq!(output.status.code(), Some(2), "{args:?}\n{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     stderr

@@ -15,10 +15,10 @@ fn scenario(name: &str) -> PathBuf {
 }
 
 fn stdout(command: &mut Command, status: i32) -> String {
-    let output = command.output().unwrap();
+    let output = command.output().expect("skep runs");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(status), "{stderr}");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("stdout is text")
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub struct PlannedStep {
     /// Its number, from 1.
     pub number: usize,
     /// Its line in scenario.yaml.
-    pub line: usize,
+    pub line: u32,
     /// What it does, for reports: `http default/curl -> http://10.42.0.51:80/get`.
     pub title: String,
     /// What it does.
@@ -104,8 +104,8 @@ impl Plan {
     }
 
     /// Where a field of the scenario's file stands: the line, from 1.
-    pub fn line_of(&self, field: &str) -> usize {
-        self.source.at(field).line as usize
+    pub fn line_of(&self, field: &str) -> u32 {
+        self.source.at(field).line
     }
 }
 
@@ -256,10 +256,7 @@ impl Planner {
     /// A complaint at a field of the scenario.
     fn at(&self, field: &str, message: impl Into<String>) -> Diagnostic {
         let place = self.source.value_at(field);
-        Diagnostic::new(message)
-            .in_file(&self.file)
-            .at(place.line as usize, place.column as usize)
-            .about(field)
+        Diagnostic::new(message).in_file(&self.file).at(place.line, place.column).about(field)
     }
 
     fn known_node(&self, field: &str, node: &str) -> Result<(), Diagnostic> {

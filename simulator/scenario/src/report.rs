@@ -237,14 +237,14 @@ pub struct Failure {
     #[serde(skip)]
     pub path: String,
     /// The line, from 1.
-    pub line: usize,
+    pub line: u32,
     /// What does not hold.
     #[serde(flatten)]
     pub mismatch: Mismatch,
 }
 
 impl Failure {
-    pub(crate) fn new(file: &Path, line: usize, mismatch: Mismatch) -> Self {
+    pub(crate) fn new(file: &Path, line: u32, mismatch: Mismatch) -> Self {
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         Self { file: name, path: file.display().to_string(), line, mismatch }
     }

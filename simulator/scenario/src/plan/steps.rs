@@ -43,7 +43,7 @@ impl Planner {
             self.check_expect(&format!("{at}.expect"), expect)?;
         }
         let needs = needs(&action, step);
-        let line = self.source.at(&at).line as usize;
+        let line = self.source.at(&at).line;
         Ok(PlannedStep { number: i + 1, line, title, action, expect: step.expect.clone(), needs })
     }
 
