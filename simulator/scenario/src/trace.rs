@@ -418,7 +418,7 @@ fn deciding_hop<'a>(evidence: &'a Evidence, verdict: &FlowVerdict) -> Option<(&'
     hops()
         .filter(delivered)
         .find(data)
-        .or_else(|| hops().filter(delivered).next_back())
+        .or_else(|| hops().rfind(delivered))
         .or_else(|| hops().next_back())
 }
 
