@@ -6,8 +6,8 @@
 use crate::evidence::{Direction, Drop, Evidence, PolicyDirection};
 use crate::matcher::Count;
 use crate::schema::{
-    AssertStep, ConntrackExpect, CounterDirection, CounterExpect, Expect, ExpectedVerdict, IpcacheExpect, MapExpect,
-    PolicyExpect,
+    AssertStep, ConntrackExpect, CounterDirection, CounterExpect, Expect, ExpectedVerdict, IpcacheExpect,
+    MapExpect, PolicyExpect,
 };
 use crate::snapshot::{ConntrackEntry, IpcacheRow, Metric, PolicyRow};
 use serde::Serialize;
@@ -193,7 +193,9 @@ fn list(hooks: &[String]) -> String {
 fn sequence(pattern: &[String], hooks: &[String]) -> bool {
     match pattern.split_first() {
         None => hooks.is_empty(),
-        Some((first, rest)) if first == ANY => (0..=hooks.len()).any(|skipped| sequence(rest, &hooks[skipped..])),
+        Some((first, rest)) if first == ANY => {
+            (0..=hooks.len()).any(|skipped| sequence(rest, &hooks[skipped..]))
+        }
         Some((first, rest)) => hooks.first() == Some(first) && sequence(rest, &hooks[1..]),
     }
 }
@@ -211,10 +213,8 @@ fn counters(field: &str, want: &[CounterExpect], got: &BTreeMap<String, Vec<Metr
         let way = direction(counter.direction);
         let name = format!("{} {} at {}", counter.reason, way.name(), counter.node);
         let all = got.get(&counter.node).map(Vec::as_slice).unwrap_or_default();
-        let packets = all
-            .iter()
-            .find(|m| m.reason == counter.reason && m.direction == way)
-            .map_or(0, |m| m.packets);
+        let packets =
+            all.iter().find(|m| m.reason == counter.reason && m.direction == way).map_or(0, |m| m.packets);
         if !counter.packets.holds(packets) {
             failed.push(mismatch(format!("{field}[{i}]"), format!("{name}: {}", counter.packets), packets));
         }
@@ -222,7 +222,11 @@ fn counters(field: &str, want: &[CounterExpect], got: &BTreeMap<String, Vec<Metr
     failed
 }
 
-fn conntrack(field: &str, want: &[ConntrackExpect], got: &BTreeMap<String, Vec<ConntrackEntry>>) -> Vec<Mismatch> {
+fn conntrack(
+    field: &str,
+    want: &[ConntrackExpect],
+    got: &BTreeMap<String, Vec<ConntrackEntry>>,
+) -> Vec<Mismatch> {
     let mut failed = Vec::new();
     for (i, expect) in want.iter().enumerate() {
         let all = got.get(&expect.node).map(Vec::as_slice).unwrap_or_default();
@@ -338,7 +342,9 @@ fn ipcache(field: &str, want: &IpcacheExpect, state: &State) -> Option<Mismatch>
         expected += &format!(" tunnel endpoint {endpoint}");
         holds &= endpoint.to_string() == tunnel;
     }
-    (!holds).then(|| mismatch(field, expected, format!("identity {} tunnel endpoint {tunnel}", row.identity.number)))
+    (!holds).then(|| {
+        mismatch(field, expected, format!("identity {} tunnel endpoint {tunnel}", row.identity.number))
+    })
 }
 
 fn policy(field: &str, want: &PolicyExpect, state: &State) -> Option<Mismatch> {

@@ -98,7 +98,8 @@ impl Plan {
             ]
         })?;
         let shown = file.display().to_string();
-        let (document, source) = skep_manifest::yaml::from_str::<Document>(&shown, &text).map_err(diagnostics)?;
+        let (document, source) =
+            skep_manifest::yaml::from_str::<Document>(&shown, &text).map_err(diagnostics)?;
         Planner::new(file, source, document, options)?.plan()
     }
 
@@ -163,6 +164,10 @@ impl Planner {
         let loaded = self.load(&manifests);
         self.names.add(&loaded.resources);
         self.names.or_one_node();
+        if !self.errors.is_empty() {
+            // Whether steps name what is there cannot be told.
+            return Err(self.errors);
+        }
 
         let mut steps = Vec::new();
         for (i, step) in self.document.spec.steps.clone().into_iter().enumerate() {
@@ -202,7 +207,8 @@ impl Planner {
                 self.complain(&field, format!("there are two nodes {}", node.name), "give each its own name");
             }
         }
-        let entry = |n: &NodeSpec| NodeEntry { name: n.name.clone(), address: n.address, pod_cidr: n.pod_cidr };
+        let entry =
+            |n: &NodeSpec| NodeEntry { name: n.name.clone(), address: n.address, pod_cidr: n.pod_cidr };
         self.document.spec.nodes.iter().map(entry).collect()
     }
 

@@ -18,7 +18,7 @@ const WIDE: usize = 120;
 /// No narrower than this, whatever the terminal says.
 const NARROWEST: usize = 60;
 /// Between two columns.
-const GAP: &str = "  ";
+const GAP: &str = " ";
 /// Indentation of what stands below a hop.
 const INDENT: usize = 10;
 const NANOS_PER_MILLI: u64 = 1_000_000;
@@ -118,9 +118,11 @@ fn verdict(verdict: &Verdict) -> String {
 const NAMES: [&str; 6] = ["ms", "node", "device", "hook", "program", "identities"];
 
 /// The trace of a flow: its walks in order of time, each with a heading, then its Hubble line. A packet that went the
-/// same way as one before it has one line.
-pub fn render(evidence: &Evidence, style: TextStyle) -> String {
+/// same way as one before it has one line. Walks that began before `since_ns`, of a flow that was left open, were shown
+/// when it was.
+pub fn render(evidence: &Evidence, since_ns: u64, style: TextStyle) -> String {
     let mut walks = shown(evidence);
+    walks.retain(|w| w.hops.first().is_some_and(|h| h.time_ns >= since_ns));
     // A packet that waits for its next hop's address begins its walk with the question.
     walks.sort_by_key(|w| (w.hops.first().map(|h| h.time_ns), w.class != Class::Arp));
     let mut ways: Vec<(Direction, Vec<String>)> = Vec::new();
@@ -134,7 +136,11 @@ pub fn render(evidence: &Evidence, style: TextStyle) -> String {
         parts.push((walk, lines));
     }
     let widths = widths(parts.iter().flat_map(|(_, lines)| lines));
-    let mut out = style.paint(Style::new().dimmed(), column_names(&widths, style.width).trim_end()) + "\n";
+    let mut out = String::new();
+    if !parts.is_empty() {
+        out += &style.paint(Style::new().dimmed(), &column_names(&widths, style.width));
+        out.push('\n');
+    }
     for (walk, lines) in &parts {
         if lines.is_empty() {
             out += &same_way(walk, style);
@@ -155,6 +161,11 @@ fn tells_something(hop: &Hop) -> bool {
     !(matches!(hop.kind, HopKind::Transit) && hop.verdict == Verdict::Ok)
 }
 
+/// When the last of a flow's packets that were shown came to its end: what a later step shows begins after it.
+pub fn end_ns(evidence: &Evidence) -> u64 {
+    evidence.walks.iter().flat_map(|w| w.hops.last()).map(|h| h.time_ns + 1).max().unwrap_or(0)
+}
+
 /// Everywhere that a packet was, and what became of it there.
 fn way(walk: &Walk) -> Vec<String> {
     walk.hops.iter().map(|h| format!("{} {} {}", h.place(), h.kind.name(), verdict(&h.verdict))).collect()
@@ -162,9 +173,9 @@ fn way(walk: &Walk) -> Vec<String> {
 
 fn column_names(widths: &[usize; 6], width: usize) -> String {
     let mut out = String::new();
-    let (shown, gap) = if width.max(NARROWEST) >= WIDE { (6, GAP) } else { (5, " ") };
+    let shown = if width.max(NARROWEST) >= WIDE { 6 } else { 5 };
     for (i, (name, w)) in NAMES.iter().zip(widths).take(shown).enumerate() {
-        let _ = if i == 0 { write!(out, "{name:>w$}{gap}") } else { write!(out, "{name:<w$}{gap}") };
+        let _ = if i == 0 { write!(out, "{name:>w$}{GAP}") } else { write!(out, "{name:<w$}{GAP}") };
     }
     out + "verdict"
 }
@@ -223,7 +234,7 @@ fn heading(walk: &Walk, style: TextStyle) -> String {
     let (arrow, what) = (arrow(walk), what(walk));
     let who = match ends(walk) {
         (None, None) => String::new(),
-        (src, dst) => format!("{GAP}{} -> {}", end_text(src), end_text(dst)),
+        (src, dst) => format!("  {} -> {}", end_text(src), end_text(dst)),
     };
     let line = format!("{arrow} {what}{who}");
     let bold = Style::new().bold();
@@ -283,7 +294,7 @@ fn wide(line: &TraceLine, widths: &[usize; 6], width: usize, style: TextStyle) -
 fn narrow(line: &TraceLine, widths: &[usize; 6], width: usize, style: TextStyle) -> String {
     let mut head = String::new();
     for (i, (column, w)) in line.columns().iter().zip(widths).take(5).enumerate() {
-        let _ = if i == 0 { write!(head, "{column:>w$} ") } else { write!(head, "{column:<w$} ") };
+        let _ = if i == 0 { write!(head, "{column:>w$}{GAP}") } else { write!(head, "{column:<w$}{GAP}") };
     }
     let mut below = Vec::new();
     let room = width.saturating_sub(head.chars().count());
@@ -365,7 +376,12 @@ pub fn flow_line(evidence: &Evidence) -> String {
         None if matches!(hop.kind, HopKind::Deliver) => ("to-endpoint", "FORWARDED"),
         None => ("to-stack", "FORWARDED"),
     };
-    let mut line = format!("{} [{}]: {from} -> {to} {kind} {word} ({})", format_time(hop.time_ns), hop.node, view.summary());
+    let mut line = format!(
+        "{} [{}]: {from} -> {to} {kind} {word} ({})",
+        format_time(hop.time_ns),
+        hop.node,
+        view.summary()
+    );
     if let Some(status) = evidence.outcome.status {
         let _ = write!(line, " HTTP {status}, {} bytes", evidence.outcome.bytes);
     } else if verdict.verdict == ExpectedVerdict::Refused {

@@ -9,12 +9,8 @@ fn expect(text: &str) -> Expect {
 
 fn judged(allowed: bool, text: &str) -> Vec<String> {
     let evidence = fake::evidence(allowed);
-    let denied = Metric {
-        reason: "POLICY_DENIED".into(),
-        direction: PolicyDirection::Ingress,
-        packets: 1,
-        bytes: 74,
-    };
+    let denied =
+        Metric { reason: "POLICY_DENIED".into(), direction: PolicyDirection::Ingress, packets: 1, bytes: 74 };
     let counters = BTreeMap::from([("ubuntu-dev3".to_owned(), if allowed { vec![] } else { vec![denied] })]);
     let conntrack = BTreeMap::from([("ubuntu-dev2".to_owned(), vec![fake::conntrack_entry()])]);
     let observed = Observed { evidence: &evidence, counters: &counters, conntrack: &conntrack };
@@ -71,7 +67,11 @@ fn every_canary_fails_in_its_own_field() {
             "counters[0]",
         ),
         (true, r#"{"conntrack": [{"node": "ubuntu-dev2", "entry": "TCP IN *:* -> *:*"}]}"#, "conntrack[0]"),
-        (true, r#"{"conntrack": [{"node": "ubuntu-dev2", "entry": "* *  *:* -> *:*", "count": 0}]}"#, "conntrack[0]"),
+        (
+            true,
+            r#"{"conntrack": [{"node": "ubuntu-dev2", "entry": "* *  *:* -> *:*", "count": 0}]}"#,
+            "conntrack[0]",
+        ),
         (
             true,
             r#"{"conntrack": [{"node": "ubuntu-dev2", "entry": "* * *:* -> *:*", "flags": ["RxClosing"]}]}"#,
@@ -108,8 +108,16 @@ fn every_canary_fails_in_its_own_field() {
 #[test]
 fn dots_stand_for_any_number_of_hooks_and_nothing_else_does() {
     let hooks: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
-    let fits = |pattern: &[&str]| sequence(&pattern.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>(), &hooks);
-    for good in [&["a", "b", "c"][..], &["..."], &["a", "..."], &["...", "c"], &["a", "...", "c"], &["...", "b", "..."]] {
+    let fits =
+        |pattern: &[&str]| sequence(&pattern.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>(), &hooks);
+    for good in [
+        &["a", "b", "c"][..],
+        &["..."],
+        &["a", "..."],
+        &["...", "c"],
+        &["a", "...", "c"],
+        &["...", "b", "..."],
+    ] {
         assert!(fits(good), "{good:?}");
     }
     for bad in [&["a", "b"][..], &["b", "..."], &["...", "b"], &["a", "...", "b"], &["c", "...", "a"], &[]] {
