@@ -3,7 +3,7 @@
 //! Takes evidence and expectations, and nothing else: it does not know which World it judges, and decides nothing
 //! about packets itself.
 
-use crate::evidence::{Direction, Drop, Evidence, PolicyDirection};
+use crate::evidence::{Class, Direction, Drop, Evidence, Identity, PolicyDirection, Verdict};
 use crate::matcher::Count;
 use crate::schema::{
     AssertStep, ConntrackExpect, CounterDirection, CounterExpect, Expect, ExpectedVerdict, IpcacheExpect,
@@ -136,6 +136,8 @@ pub fn judge(expect: &Expect, observed: Observed<'_>) -> Vec<Mismatch> {
             failed.extend(hooks(field, want, &hooks_of(evidence, direction)));
         }
     }
+    failed.extend(arp(expect, evidence));
+    failed.extend(identities(expect, evidence));
     failed.extend(counters("counters", &expect.counters, observed.counters));
     failed.extend(conntrack("conntrack", &expect.conntrack, observed.conntrack));
     failed.extend(packets(expect, evidence));
@@ -151,6 +153,37 @@ pub fn judge(expect: &Expect, observed: Observed<'_>) -> Vec<Mismatch> {
 pub fn hooks_of(evidence: &Evidence, direction: Direction) -> Vec<String> {
     let Some(walk) = evidence.first(direction) else { return Vec::new() };
     walk.hops.iter().filter(|h| h.kind.program().is_some()).map(|h| h.place().to_string()).collect()
+}
+
+fn arp(expect: &Expect, evidence: &Evidence) -> Option<Mismatch> {
+    let want = expect.arp.as_ref()?;
+    let first = evidence.walks.iter().find(|w| w.class == Class::Arp && w.direction == Direction::Forward);
+    let answered = first.and_then(|w| w.hops.iter().find(|h| h.verdict == Verdict::Answered));
+    let got = answered.map(|h| h.place().to_string());
+    (got.as_ref() != Some(want)).then(|| mismatch("arp", want, got.unwrap_or_else(|| "no program answered".into())))
+}
+
+fn identities(expect: &Expect, evidence: &Evidence) -> Vec<Mismatch> {
+    let hops = evidence.first(Direction::Forward).map(|w| w.hops.as_slice()).unwrap_or_default();
+    let mut failed = Vec::new();
+    for (i, want) in expect.identities.iter().enumerate() {
+        let hop = hops.iter().find(|h| h.kind.program().is_some() && h.place().to_string() == want.at);
+        let number = |identity: Option<&Identity>| identity.map(|i| i.number);
+        let source = hop.and_then(|h| number(h.src_identity.as_ref()));
+        let destination = hop.and_then(|h| number(h.dst_identity.as_ref()));
+        let holds = |want: Option<u32>, got: Option<u32>| want.is_none() || want == got;
+        if hop.is_some() && holds(want.source, source) && holds(want.destination, destination) {
+            continue;
+        }
+        let text = |n: Option<u32>, none: &str| n.map_or(none.to_owned(), |n| n.to_string());
+        let expected = format!("{}: {} -> {}", want.at, text(want.source, "any"), text(want.destination, "any"));
+        let got = match hop {
+            Some(_) => format!("{} -> {}", text(source, "unknown"), text(destination, "unknown")),
+            None => "the packet was not there".to_owned(),
+        };
+        failed.push(mismatch(format!("identities[{i}]"), expected, got));
+    }
+    failed
 }
 
 fn describe(verdict: &FlowVerdict, evidence: &Evidence) -> String {

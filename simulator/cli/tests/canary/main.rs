@@ -26,7 +26,7 @@ const PROGRAM_NEEDED_BY: &[(&str, &str)] = &[
     ("from_netdev", "echo"),
     ("to_netdev", "echo"),
     ("from_overlay", "walkthrough"),
-    ("to_overlay", "echo"),
+    ("to_overlay", "walkthrough"),
 ];
 
 /// Programs that no scenario can need, and why.

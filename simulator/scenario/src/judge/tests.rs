@@ -24,6 +24,9 @@ const HOOKS: &str = r#"["from_container@ubuntu-dev2", "to_overlay@ubuntu-dev2", 
 fn what_holds_holds() {
     let hooks = format!(r#"{{"verdict": "allowed", "status": 200, "hooks": {HOOKS}, "bytes": ">=1"}}"#);
     assert!(judged(true, &hooks).is_empty());
+    let known = r#"{"identities": [{"at": "from_container@ubuntu-dev2", "source": 256, "destination": 257},
+                                   {"at": "from_overlay@ubuntu-dev3", "source": 256}]}"#;
+    assert!(judged(true, known).is_empty());
     let denied = r#"{
         "verdict": "dropped", "reason": "POLICY_DENIED", "at": "handle_policy@ubuntu-dev3",
         "rule": "default/deny-all", "packets": {"sent": 1, "delivered": 0},
@@ -97,6 +100,11 @@ fn every_canary_fails_in_its_own_field() {
             r#"{"conntrack": [{"node": "ubuntu-dev2", "entry": "* * *:* -> *:*", "identity": 257}]}"#,
             "conntrack[0].identity",
         ),
+        (true, r#"{"arp": "from_container@ubuntu-dev2"}"#, "arp"),
+        (true, r#"{"identities": [{"at": "from_container@ubuntu-dev2", "source": 257}]}"#, "identities[0]"),
+        (true, r#"{"identities": [{"at": "from_container@ubuntu-dev2", "destination": 256}]}"#, "identities[0]"),
+        (true, r#"{"identities": [{"at": "to_overlay@ubuntu-dev2", "source": 256}]}"#, "identities[0]"),
+        (true, r#"{"identities": [{"at": "to_container@ubuntu-dev3"}]}"#, "identities[0]"),
         (false, r#"{"packets": {"delivered": 1}}"#, "packets.delivered"),
         (true, r#"{"bytes": 1000000}"#, "bytes"),
     ];

@@ -28,6 +28,12 @@ impl Planner {
                 }
             }
         }
+        if let Some(arp) = &expect.arp {
+            self.known_hook(&format!("{field}.arp"), arp)?;
+        }
+        for (i, row) in expect.identities.iter().enumerate() {
+            self.known_hook(&format!("{field}.identities[{i}].at"), &row.at)?;
+        }
         self.check_counters(&format!("{field}.counters"), &expect.counters)?;
         self.check_conntrack(&format!("{field}.conntrack"), &expect.conntrack)
     }
