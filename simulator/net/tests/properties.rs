@@ -161,7 +161,7 @@ fn wild(mut state: u64) -> impl FnMut(&HookAt, &mut SkBuff) -> Verdict + 'static
         (state >> 33) as usize % bound
     };
     move |_, skb| {
-        match next(8) {
+        match next(40) {
             0 => skb.push(&[next(256) as u8; 9]),
             1 => skb.pull(next(60)),
             2 => skb.trim(next(80)),
@@ -181,7 +181,7 @@ fn wild(mut state: u64) -> impl FnMut(&HookAt, &mut SkBuff) -> Verdict + 'static
             _ => {}
         }
         let ifindex = next(7) as u32;
-        match next(12) {
+        match next(60) {
             0 => Verdict::Shot,
             1 => Verdict::Stolen,
             2 | 3 => Verdict::Redirect { ifindex, ingress: false },
@@ -197,9 +197,15 @@ fn wild(mut state: u64) -> impl FnMut(&HookAt, &mut SkBuff) -> Verdict + 'static
 proptest! {
     #[test]
     fn any_program_anywhere_leaves_no_frame_without_an_end(seed: u64) {
-        let Overlay { mut net, mut world, pods, nodes, .. } = overlay(seed);
+        let Overlay { mut net, mut world, pods, nodes, lxc, uplinks, .. } = overlay(seed);
         for (number, node) in nodes.into_iter().enumerate() {
             let root = net.root(node).expect("a node");
+            // Routes join the pods, so that packets get far where the programs let them.
+            let (own, other) = (number as u8, 1 - number as u8);
+            net.add_address(node, lxc[number], pod_ip(own, 1), 32).expect("an address");
+            net.set_route(root, link(pod_ip(own, 10), 32, lxc[number])).expect("a route");
+            let via = Route { via: Some(node_ip(other)), ..link(pod_ip(other, 0), 24, uplinks[number]) };
+            net.set_route(root, via).expect("a route");
             net.set_sysctl(root, "net.ipv4.ip_forward", "1").expect("a sysctl");
             for device in net.devices(node) {
                 for direction in [Direction::Ingress, Direction::Egress] {
