@@ -97,6 +97,8 @@ pub struct Row {
     pub unplugged: Option<u32>,
     /// An endpoint whose slot of `skep_call_policy` stays empty.
     pub not_ready: Option<u16>,
+    /// BPF_PROG_TEST_RUN does not take the packet: since 6.18 an IPv4 frame must hold a whole IPv4 header.
+    pub kernel_refuses: bool,
     /// What must come out.
     pub expected: Expected,
 }
@@ -114,6 +116,7 @@ impl Row {
             state: State::default(),
             unplugged: None,
             not_ready: None,
+            kernel_refuses: false,
             expected,
         }
     }
@@ -158,6 +161,13 @@ impl Row {
     /// With this endpoint's slot of `skep_call_policy` empty.
     pub fn not_ready(mut self, endpoint: u16) -> Self {
         self.not_ready = Some(endpoint);
+        self
+    }
+
+    /// Not a packet that BPF_PROG_TEST_RUN takes: the row holds skep-vm against the contract, and the kernel must
+    /// refuse it, or the row can be compared after all.
+    pub fn kernel_refuses(mut self) -> Self {
+        self.kernel_refuses = true;
         self
     }
 
