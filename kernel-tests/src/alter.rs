@@ -28,7 +28,12 @@ pub fn return_ok(object: &[u8], program: &str) -> Option<Vec<u8>> {
 }
 
 /// Makes every relocation into these bytes of a section one that is made elsewhere anyway.
-fn relocate_nothing(out: &mut [u8], file: &object::File<'_>, section: &str, bytes: std::ops::Range<u64>) -> Option<()> {
+fn relocate_nothing(
+    out: &mut [u8],
+    file: &object::File<'_>,
+    section: &str,
+    bytes: std::ops::Range<u64>,
+) -> Option<()> {
     let Some(table) = file.section_by_name(&format!(".rel{section}")) else { return Some(()) };
     let (start, len) = table.file_range()?;
     let table = out.get_mut(usize::try_from(start).ok()?..usize::try_from(start + len).ok()?)?;

@@ -11,16 +11,16 @@ use skep_abi::program::{self, Object};
 use skep_abi::{global, program::Hook};
 
 fn elf(object: Object) -> object::File<'static> {
-    object::File::parse(skep_object::bytes(object)).unwrap()
+    object::File::parse(skep_object::bytes(object)).expect("an object is an ELF file")
 }
 
 /// The symbols of the sections of a name: name and size.
 fn symbols(object: Object, section: &str) -> BTreeSet<(String, u64)> {
     let file = elf(object);
-    let wanted = file.section_by_name(section).unwrap().index();
+    let wanted = file.section_by_name(section).expect("the section is there").index();
     file.symbols()
         .filter(|s| s.is_global() && s.section_index() == Some(wanted))
-        .map(|s| (s.name().unwrap().to_owned(), s.size()))
+        .map(|s| (s.name().expect("names are UTF-8").to_owned(), s.size()))
         .collect()
 }
 

@@ -1,1 +1,45 @@
 //! The world around a program: frame, device, node, fabric, clock, faults.
+//!
+//! Knows Ethernet, ARP, IPv4, ICMP, UDP, TCP, VXLAN, namespaces, routes and what Linux does with them. Knows no
+//! Kubernetes and no BPF: what is attached at a device is a [`Hooks`] of the caller's.
+//!
+//! A frame moves as it does on a node: a device, its tc hook, the namespace's stack, another device, the fabric. All
+//! that happens is an event of one queue, ordered by time and sequence, on one virtual clock in nanoseconds; all that
+//! is random comes from one seeded generator. What happens to a frame is told in [`Record`]s, from which the
+//! [`Accountant`] says whether every frame had an end.
+
+mod accountant;
+mod builder;
+mod device;
+mod error;
+mod fabric;
+mod flow;
+mod frame;
+mod hooks;
+mod host;
+mod http;
+mod id;
+mod namespace;
+mod net;
+mod queue;
+mod random;
+mod record;
+mod stack;
+mod topology;
+mod traffic;
+mod transit;
+mod vxlan;
+mod wire;
+
+pub use accountant::{Accountant, End};
+pub use error::NetError;
+pub use flow::{FiveTuple, FlowOptions, FlowState, Hold, HttpRequest, Outcome};
+pub use hooks::{Direction, HookAt, HookId, Hooks, Verdict, format_mac};
+pub use id::{FlowId, FrameId, IfIndex, Mac, NodeId, NsId, TimerId};
+pub use net::{Net, RunEnd};
+pub use random::Random;
+pub use record::{DropReason, Origin, Record, Socket, Taker, What};
+pub use topology::{DeviceInfo, DeviceKind, Neighbour, Route, Scope, VethEnd};
+
+/// The packet and what goes with it, as skep-packet has it.
+pub use skep_packet::SkBuff;

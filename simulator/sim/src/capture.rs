@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Packets as they stood before each hook, in the order of the run.
 #[derive(Default)]
-pub struct Capture {
+pub(crate) struct Capture {
     interfaces: Vec<String>,
     packets: Vec<Packet>,
 }
@@ -30,7 +30,7 @@ struct Packet {
 impl Capture {
     /// Adds an Ethernet frame that was at `interface`, `time` after the start, with a comment that says what became
     /// of it.
-    pub fn add(&mut self, interface: &str, time: Duration, bytes: &[u8], comment: String) {
+    pub(crate) fn add(&mut self, interface: &str, time: Duration, bytes: &[u8], comment: String) {
         let index = self.interfaces.iter().position(|i| i == interface).unwrap_or_else(|| {
             self.interfaces.push(interface.to_owned());
             self.interfaces.len() - 1
@@ -40,7 +40,7 @@ impl Capture {
 
     /// Writes the file. Times are nanoseconds since the start of the run, which stands at the epoch: the clock is
     /// simulated, and the same run gives the same bytes.
-    pub fn write<W: Write>(&self, out: W) -> io::Result<()> {
+    pub(crate) fn write<W: Write>(&self, out: W) -> io::Result<()> {
         let section = SectionHeaderBlock {
             options: vec![SectionHeaderOption::UserApplication(Cow::Borrowed("skep"))],
             ..Default::default()

@@ -31,6 +31,9 @@ mod packet;
 mod run;
 mod scope;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::{Errno, Error, Fault, FaultKind};
 pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
 pub use map::kind as map_kind;

@@ -62,7 +62,9 @@ pub fn miss(object: &[u8], map: &str) -> (Vec<u8>, usize) {
             if insn[0] != CALL || insn[1] >> 4 != 0 {
                 continue;
             }
-            let Some((_, register)) = [LOOKUP, TAIL_CALL].into_iter().find(|(f, _)| *f == imm) else { continue };
+            let Some((_, register)) = [LOOKUP, TAIL_CALL].into_iter().find(|(f, _)| *f == imm) else {
+                continue;
+            };
             if origin(code, &maps, i, register) == Some(map) {
                 let at = start as usize + i * INSN;
                 out[at..at + INSN].copy_from_slice(&MOV_R0_0);
@@ -74,7 +76,12 @@ pub fn miss(object: &[u8], map: &str) -> (Vec<u8>, usize) {
 }
 
 /// The map that `register` holds before instruction `at`, by walking back over the straight line before it.
-fn origin<'a>(code: &[u8], maps: &'a BTreeMap<usize, String>, at: usize, mut register: u8) -> Option<&'a str> {
+fn origin<'a>(
+    code: &[u8],
+    maps: &'a BTreeMap<usize, String>,
+    at: usize,
+    mut register: u8,
+) -> Option<&'a str> {
     for i in (0..at).rev() {
         let insn = &code[i * INSN..(i + 1) * INSN];
         let (dst, src) = (insn[1] & 15, insn[1] >> 4);

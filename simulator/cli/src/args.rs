@@ -1,0 +1,102 @@
+//! The command line. Knows flags and their help, and does nothing.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Container networking for Kubernetes in eBPF, and a simulator that runs its real bytecode.
+#[derive(Parser, Debug)]
+#[command(name = "skep", version, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run scenarios and compare what happens with what they expect
+    ///
+    /// Exit status: 0 as expected (skips are counted aloud), 1 an expectation failed, 2 the input or the set-up is
+    /// wrong, 3 an internal invariant broke.
+    Run(RunArgs),
+    /// Ask the running kernel's verifier about every program (Linux, root)
+    Verify(VerifyArgs),
+    /// Explain a drop reason; without one, list all
+    Explain {
+        /// A reason's name, such as POLICY_DENIED, or Hubble's number of it
+        reason: Option<String>,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct RunArgs {
+    /// Folders that hold a scenario.yaml, or such files
+    #[arg(required = true, value_name = "SCENARIO")]
+    pub(crate) scenarios: Vec<PathBuf>,
+    /// Where to run them
+    #[arg(long, value_enum, default_value_t = On::Sim)]
+    pub(crate) on: On,
+    /// Print the walk of each flow, hop by hop
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// What to print on stdout
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// Take this seed instead of the scenario's own
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Write every packet at every hook to this pcapng file, one interface a hook
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Take the objects (lxc.o, host.o, overlay.o) from this folder instead of the built-in ones
+    #[arg(long, value_name = "DIR")]
+    pub(crate) object: Option<PathBuf>,
+    /// Treat a skipped step as a failure
+    #[arg(long)]
+    pub(crate) no_skip: bool,
+    /// Read past a kind that skep does not know; can be given several times
+    #[arg(long, value_name = "GROUP/KIND")]
+    pub(crate) ignore_kind: Vec<String>,
+    /// Columns of a trace; otherwise the terminal's, or COLUMNS, or 160
+    #[arg(long)]
+    pub(crate) width: Option<usize>,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// Take the objects (lxc.o, host.o, overlay.o) from this folder instead of the built-in ones
+    #[arg(long, value_name = "DIR")]
+    pub(crate) object: Option<PathBuf>,
+    /// What to print on stdout
+    #[arg(short, long, value_enum, default_value_t = VerifyOutput::Text)]
+    pub(crate) output: VerifyOutput,
+}
+
+/// Where scenarios run.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum On {
+    /// In the simulator: no root, no kernel
+    Sim,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// Schema skep.dev/report/v1; the same run gives the same bytes
+    Json,
+    /// For CI
+    Junit,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum VerifyOutput {
+    /// A line a program, as veristat prints it
+    Text,
+    /// The same as JSON
+    Json,
+}
