@@ -243,6 +243,9 @@ impl Agent {
         let ready = desired.datapath.published.keys().filter(|e| !self.ready.contains(e));
         actions.extend(ready.map(|&endpoint| Action::EndpointReady { endpoint }));
         self.desired = desired;
+        if actions.is_empty() {
+            self.retry = None;
+        }
         for action in actions {
             self.ask(action, out);
         }

@@ -116,6 +116,14 @@ impl Net {
         if frame.skb.len() < ETH_LEN {
             return self.drop_frame(h, inside, &frame, DropReason::PktTooSmall);
         }
+        // vxlan_set_mac.
+        if self.nodes[node.0 as usize]
+            .devices
+            .get(&ifindex)
+            .is_some_and(|d| d.mac == wire::mac(frame.skb.bytes(), 6))
+        {
+            return self.drop_frame(h, inside, &frame, DropReason::LocalMac);
+        }
         // skb_scrub_packet within the namespace, then the metadata. What the card verified was the outer checksum.
         frame.scrub(false);
         if frame.skb.checksum == Checksum::Unnecessary {

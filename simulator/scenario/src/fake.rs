@@ -281,6 +281,7 @@ impl World for FakeWorld {
             Query::Metrics { .. } => Snapshot::Metrics(vec![]),
             Query::Conntrack { node } if node == NODES[0] => Snapshot::Conntrack(vec![conntrack_entry()]),
             Query::Conntrack { .. } => Snapshot::Conntrack(vec![]),
+            Query::Endpoints { .. } => Snapshot::Endpoints(vec![]),
             other => return Err(SetupError::Refused(format!("{other:?}"))),
         })
     }

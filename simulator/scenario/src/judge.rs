@@ -3,7 +3,7 @@
 //! Takes evidence and expectations, and nothing else: it does not know which World it judges, and decides nothing
 //! about packets itself.
 
-use crate::evidence::{Direction, Evidence, PolicyDirection};
+use crate::evidence::{Direction, Drop, Evidence, PolicyDirection};
 use crate::matcher::Count;
 use crate::schema::{
     AssertStep, ConntrackExpect, CounterDirection, CounterExpect, Expect, ExpectedVerdict, IpcacheExpect,
@@ -30,8 +30,8 @@ pub struct FlowVerdict {
 }
 
 impl FlowVerdict {
-    /// What became of a flow: completed, else refused, else dropped by its last drop, else unanswered. Of one that is
-    /// still open: allowed if a connection stands.
+    /// What became of a flow: completed, else refused, else dropped by the drop that decided, else unanswered. Of one
+    /// that is still open: allowed if a connection stands.
     pub fn of(evidence: &Evidence) -> Self {
         let plain = |verdict| Self { verdict, reason: None, at: None, rule: None };
         let outcome = &evidence.outcome;
@@ -41,7 +41,7 @@ impl FlowVerdict {
         if outcome.refused {
             return plain(ExpectedVerdict::Refused);
         }
-        match evidence.drops().pop() {
+        match decisive(evidence) {
             Some(drop) => Self {
                 verdict: ExpectedVerdict::Dropped,
                 at: Some(drop.place.to_string()),
@@ -50,6 +50,17 @@ impl FlowVerdict {
             },
             None => plain(ExpectedVerdict::Unanswered),
         }
+    }
+}
+
+/// The drop that answers for a flow: the last by a program or by the network, else the last by a stack. A stack also
+/// drops what comes late, after the flow was given up for another drop.
+fn decisive(evidence: &Evidence) -> Option<Drop> {
+    let mut drops = evidence.drops();
+    let outside = drops.iter().rposition(|d| !d.reason.starts_with("SKB_DROP_REASON_"));
+    match outside {
+        Some(i) => Some(drops.swap_remove(i)),
+        None => drops.pop(),
     }
 }
 
@@ -107,7 +118,7 @@ pub fn judge(expect: &Expect, observed: Observed<'_>) -> Vec<Mismatch> {
         failed.push(mismatch("status", want, outcome.status.map_or("no response".into(), |s| s.to_string())));
     }
     // A flow that came through all the same may have lost packets: then the last loss answers.
-    let last = evidence.drops().pop();
+    let last = decisive(evidence);
     let reason = last.as_ref().map(|d| d.reason.clone());
     let at = last.as_ref().map(|d| d.place.to_string());
     for (field, want, got) in [("reason", &expect.reason, reason), ("at", &expect.at, at)] {
@@ -153,19 +164,21 @@ fn describe(verdict: &FlowVerdict, evidence: &Evidence) -> String {
     text
 }
 
-/// The rule is that of the drop, or of the last policy verdict on the forward way.
+/// The rule is that of the drop; of what was not dropped, any that was asked on the forward way.
 fn rule(expect: &Expect, evidence: &Evidence) -> Option<Mismatch> {
     let want = expect.rule.as_ref()?;
-    let dropped = FlowVerdict::of(evidence).rule;
-    let asked = || {
-        let walk = evidence.first(Direction::Forward)?;
-        walk.hops.iter().rev().find_map(|h| h.rule()).map(str::to_owned)
+    let got: Vec<String> = match FlowVerdict::of(evidence).rule {
+        Some(rule) => vec![rule],
+        None => {
+            let hops = evidence.first(Direction::Forward).map(|w| w.hops.as_slice()).unwrap_or_default();
+            hops.iter().filter_map(|h| h.rule()).map(str::to_owned).collect()
+        }
     };
-    let got = dropped.or_else(asked);
-    match got {
-        Some(got) if got.contains(want.as_str()) => None,
-        got => Some(mismatch("rule", want, got.unwrap_or_else(|| "no policy was asked".into()))),
-    }
+    let found = got.iter().any(|rule| rule.contains(want.as_str()));
+    (!found).then(|| {
+        let got = if got.is_empty() { "no policy was asked".to_owned() } else { got.join("; ") };
+        mismatch("rule", want, got)
+    })
 }
 
 fn hooks(field: &str, want: &[String], got: &[String]) -> Option<Mismatch> {

@@ -164,6 +164,10 @@ impl Planner {
         let loaded = self.load(&manifests);
         self.names.add(&loaded.resources);
         self.names.or_one_node();
+        if !self.errors.is_empty() {
+            // Whether steps name what is there cannot be told.
+            return Err(self.errors);
+        }
 
         let mut steps = Vec::new();
         for (i, step) in self.document.spec.steps.clone().into_iter().enumerate() {

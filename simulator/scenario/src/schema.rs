@@ -225,7 +225,7 @@ pub struct PacketSpec {
     pub tcp: Option<TcpSpec>,
     /// A UDP datagram.
     pub udp: Option<UdpSpec>,
-    /// An ICMP echo request.
+    /// An ICMP echo.
     pub icmp: Option<IcmpSpec>,
     /// Bytes of payload, all zero. Default: 0.
     #[serde(default)]
@@ -279,7 +279,7 @@ pub struct UdpSpec {
     pub dport: u16,
 }
 
-/// An ICMP echo request.
+/// An ICMP echo.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct IcmpSpec {
     /// The identifier.
@@ -287,6 +287,9 @@ pub struct IcmpSpec {
     /// The sequence number. Default: 1.
     #[serde(default = "first")]
     pub seq: u16,
+    /// A reply instead of a request.
+    #[serde(default)]
+    pub reply: bool,
 }
 
 const fn first() -> u16 {

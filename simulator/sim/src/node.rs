@@ -155,8 +155,12 @@ impl Hands<'_> {
             }
             Action::CreateDevice { link, device } => return self.create_device(link, device),
             Action::DeleteDevice { link } => {
-                let ifindex = self.ifindex(link)?;
-                self.net.delete_device(self.host.id, ifindex).map_err(refused)?;
+                // One that is gone already, with its pod's namespace, is what was asked for.
+                if let Ok(ifindex) = self.ifindex(link)
+                    && self.net.device(self.host.id, ifindex).is_some()
+                {
+                    self.net.delete_device(self.host.id, ifindex).map_err(refused)?;
+                }
             }
             Action::SetRoute { key, route } => self.set_route(key, route)?,
             Action::DeleteRoute { key } => {

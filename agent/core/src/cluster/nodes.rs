@@ -140,6 +140,16 @@ impl Draft {
                 let message = format!("node {name} has the address {} too", node.address);
                 errors.0.push(wrong(&address.error, message, "give every node an address of its own"));
             }
+            if other.pod_cidr.contains(&node.address) {
+                let message =
+                    format!("{} lies in the podCIDR {} of node {name}", node.address, other.pod_cidr);
+                errors.0.push(wrong(&address.error, message, "give the node an address of its own"));
+            }
+            if node.pod_cidr.contains(&other.address) {
+                let message =
+                    format!("{} contains the address {} of node {name}", node.pod_cidr, other.address);
+                errors.0.push(wrong(&cidr.error, message, "take another network for the pods"));
+            }
             if other.pod_cidr.contains(&node.pod_cidr) || node.pod_cidr.contains(&other.pod_cidr) {
                 let message =
                     format!("{} overlaps the podCIDR {} of node {name}", node.pod_cidr, other.pod_cidr);

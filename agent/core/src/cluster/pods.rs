@@ -3,6 +3,7 @@
 use super::{PodInfo, State};
 use crate::change::{ContainerPort, Labels, NamedPorts, NodeInfo, PodKey, Protocol};
 use k8s_openapi::api::core::v1::PodSpec;
+use skep_abi::map::CALL_POLICY;
 use skep_manifest::{Errors, Loaded, Resource, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -206,17 +207,16 @@ pub(super) fn place(drafts: &[Draft<'_>], before: &State, state: &mut State, err
             },
             None => kept.map(|p| p.ip).filter(|ip| check_ip(*ip, &node).is_ok()),
         };
-        if let Some(ip) = ip.filter(|_| !draft.host_network) {
-            if let Some(other) = by_ip.insert(ip, draft) {
-                // The one that says its address is to blame; if both do, the later one.
-                let (blamed, other) = if draft.ip.is_some() { (draft, other) } else { (other, draft) };
-                let path = blamed.ip.map_or("metadata.name", |(_, path)| path);
-                let at = other.source.value_at(other.ip.map_or("metadata.name", |(_, path)| path));
-                let message = format!("pod {} has the address {ip} too, at {at}", other.key);
-                let error = blamed.source.error(path, message);
-                errors.0.push(error.help("give one of them another address, or none"));
-                continue;
-            }
+        let own = ip.filter(|_| !draft.host_network);
+        if let Some((ip, other)) = own.and_then(|ip| Some((ip, by_ip.insert(ip, draft)?))) {
+            // The one that says its address is to blame; if both do, the later one.
+            let (blamed, other) = if draft.ip.is_some() { (draft, other) } else { (other, draft) };
+            let path = blamed.ip.map_or("metadata.name", |(_, path)| path);
+            let at = other.source.value_at(other.ip.map_or("metadata.name", |(_, path)| path));
+            let message = format!("pod {} has the address {ip} too, at {at}", other.key);
+            let error = blamed.source.error(path, message);
+            errors.0.push(error.help("give one of them another address, or none"));
+            continue;
         }
         placed.push((draft, node, ip));
     }
@@ -241,14 +241,14 @@ pub(super) fn place(drafts: &[Draft<'_>], before: &State, state: &mut State, err
             continue;
         };
         let endpoint = match kept_endpoints.get(&draft.key) {
-            _ if draft.host_network => 0,
-            Some(id) => *id,
-            None => {
-                while !endpoints.insert((node.name.clone(), *next_endpoint)) && *next_endpoint < u16::MAX {
-                    *next_endpoint += 1;
-                }
-                *next_endpoint
-            }
+            _ if draft.host_network => Some(0),
+            Some(id) => Some(*id),
+            None => free_endpoint(next_endpoint, |id| !endpoints.insert((node.name.clone(), id))),
+        };
+        let Some(endpoint) = endpoint else {
+            let message = format!("node {} has no endpoint free for {}", node.name, draft.key);
+            errors.0.push(draft.source.error("metadata.name", message).help("add a node"));
+            continue;
         };
         if !draft.host_network {
             by_ip.insert(ip, draft);
@@ -324,4 +324,17 @@ fn free_ip(node: &NodeInfo, next: &mut u32, taken: impl Fn(Ipv4Addr) -> bool) ->
             return Some(ip);
         }
     }
+}
+
+/// The lowest endpoint's id that nobody has; `next` remembers how far the search has come.
+fn free_endpoint(next: &mut u16, mut taken: impl FnMut(u16) -> bool) -> Option<u16> {
+    // The id is a slot of the program array.
+    while u32::from(*next) < CALL_POLICY.max_entries {
+        let id = *next;
+        *next += 1;
+        if !taken(id) {
+            return Some(id);
+        }
+    }
+    None
 }

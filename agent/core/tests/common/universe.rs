@@ -76,6 +76,11 @@ pub(crate) const OUTSIDE: [&str; 5] = ["1.2.3.4", "1.2.3.5", "1.2.9.9", "9.9.9.9
 pub(crate) const PROTOCOLS: [(&str, u8); 3] = [("TCP", 6), ("UDP", 17), ("SCTP", 132)];
 pub(crate) const PORTS: [u16; 6] = [1, 79, 80, 81, 8080, 65535];
 
+/// The name of a pod.
+pub(crate) fn pod_key(pods: &[Pod], i: usize) -> PodKey {
+    PodKey::new(NAMESPACES[pods[i].namespace].0, format!("p{i}"))
+}
+
 fn requirement() -> impl Strategy<Value = Requirement> {
     let key = || prop::sample::select(vec!["x", "y", "team"]);
     let value = || prop::sample::select(vec!["0", "1", "r", "b"]);
@@ -302,8 +307,9 @@ fn selects(selector: &Selector, labels: &BTreeMap<&str, &str>) -> bool {
 }
 
 fn in_block(block: usize, ip: Ipv4Addr) -> bool {
-    let (network, bits) = BLOCKS[block].0.split_once('/').unwrap();
-    let (network, bits): (Ipv4Addr, u32) = (network.parse().unwrap(), bits.parse().unwrap());
+    let (network, bits) = BLOCKS[block].0.split_once('/').expect("well-formed");
+    let (network, bits): (Ipv4Addr, u32) =
+        (network.parse().expect("well-formed"), bits.parse().expect("well-formed"));
     let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
     u32::from(network) & mask == u32::from(ip) & mask
 }
@@ -352,7 +358,7 @@ fn rule_matches(pods: &[Pod], policy: &Policy, rule: &Rule, packet: Packet) -> b
                 namespace && selector.as_ref().is_none_or(|s| selects(s, &other.labels))
             }
             (Peer::Block(block, except), End::Outside(i)) => {
-                let ip = OUTSIDE[i].parse().unwrap();
+                let ip = OUTSIDE[i].parse().expect("well-formed");
                 in_block(*block, ip) && !except.iter().any(|e| in_block(*e, ip))
             }
             _ => false,
@@ -379,11 +385,11 @@ fn rule_matches(pods: &[Pod], policy: &Policy, rule: &Rule, packet: Packet) -> b
 /// Whether the maps of the subject's node let a packet through; the subject's endpoint and the others' addresses are
 /// the cluster's.
 pub(crate) fn maps_let_through(datapath: &Datapath, cluster: &Cluster, pods: &[Pod], packet: Packet) -> bool {
-    let info = |i: usize| &cluster.pods()[&PodKey::new(NAMESPACES[pods[i].namespace].0, format!("p{i}"))];
+    let info = |i: usize| &cluster.pods()[&pod_key(pods, i)];
     let ip: Ipv4Addr = match packet.other {
         End::Pod(i) => info(i).ip,
-        End::Outside(i) => OUTSIDE[i].parse().unwrap(),
-        End::Node(i) => NODES[i].1.parse().unwrap(),
+        End::Outside(i) => OUTSIDE[i].parse().expect("well-formed"),
+        End::Node(i) => NODES[i].1.parse().expect("well-formed"),
     };
     let ipcache = &datapath.maps[map::IPCACHE.name].entries;
     let identity = (0..=32_u32)
@@ -393,7 +399,7 @@ pub(crate) fn maps_let_through(datapath: &Datapath, cluster: &Cluster, pods: &[P
             let key = IpcacheKey::ipv4(Be32::from_host(u32::from(ip) & mask), bits).to_bytes();
             ipcache.get(key.as_slice())
         })
-        .map_or(2, |v| RemoteEndpointInfo::from_bytes(&v.bytes).unwrap().sec_identity);
+        .map_or(2, |v| RemoteEndpointInfo::from_bytes(&v.bytes).expect("well-formed").sec_identity);
     let policy = format!("skep_policy_v2_{:05}", info(packet.subject).endpoint);
     let entries = &datapath.maps[&policy].entries;
     let lookup = |label: u32| {

@@ -104,8 +104,13 @@ impl Net {
         entry.timer = Some(self.queue.push(at, Event::Neighbour { ns, ifindex, address: target }));
         // arp_announce 0: the packet's own source if it is ours, else an address of the device or the namespace.
         let chosen = packet_source.filter(|s| self.is_local(ns, *s)).or_else(|| {
-            let on = self.devices_in(ns).find(|(i, _)| *i == ifindex).and_then(|(_, d)| d.addresses.first());
-            on.or_else(|| self.devices_in(ns).find_map(|(_, d)| d.addresses.first())).map(|a| a.0)
+            let addresses = |on: Option<IfIndex>| {
+                self.devices_in(ns)
+                    .filter(move |(i, _)| on.is_none_or(|on| on == *i))
+                    .flat_map(|(_, d)| d.addresses.iter().map(|a| a.0))
+                    .find(|a| !a.is_loopback())
+            };
+            addresses(Some(ifindex)).or_else(|| addresses(None))
         });
         let own = self.nodes[node.0 as usize].devices.get(&ifindex).map_or([0; 6], |d| d.mac);
         let sender = chosen.unwrap_or(Ipv4Addr::UNSPECIFIED);
