@@ -97,6 +97,8 @@ pub struct Row {
     pub unplugged: Option<u32>,
     /// An endpoint whose slot of `skep_call_policy` stays empty.
     pub not_ready: Option<u16>,
+    /// BPF_PROG_TEST_RUN of newer kernels does not take the packet: an IPv4 frame must hold a whole IPv4 header.
+    pub kernel_may_refuse: bool,
     /// What must come out.
     pub expected: Expected,
 }
@@ -114,6 +116,7 @@ impl Row {
             state: State::default(),
             unplugged: None,
             not_ready: None,
+            kernel_may_refuse: false,
             expected,
         }
     }
@@ -158,6 +161,13 @@ impl Row {
     /// With this endpoint's slot of `skep_call_policy` empty.
     pub fn not_ready(mut self, endpoint: u16) -> Self {
         self.not_ready = Some(endpoint);
+        self
+    }
+
+    /// Not a packet that every kernel's BPF_PROG_TEST_RUN takes: where it does not, the row only holds skep-vm
+    /// against the contract.
+    pub fn kernel_may_refuse(mut self) -> Self {
+        self.kernel_may_refuse = true;
         self
     }
 

@@ -42,6 +42,9 @@ impl Net {
             return self.drop_frame(h, place, &frame, DropReason::TunnelTxInfo);
         };
         let destination = Ipv4Addr::from(tunnel.remote);
+        if frame.skb.len() + wire::IPV4_LEN + UDP_LEN + VXLAN_LEN > usize::from(u16::MAX) {
+            return self.drop_frame(h, place, &frame, DropReason::PktTooBig);
+        }
         let Some(source) = self.outer_source(ns, &tunnel) else {
             return self.drop_frame(h, place, &frame, DropReason::IpOutNoRoutes);
         };

@@ -153,3 +153,72 @@ proptest! {
         world.assert_accounted(&net);
     }
 }
+
+/// A program that was written by nobody: every verdict, and any change to the packet.
+fn wild(mut state: u64) -> impl FnMut(&HookAt, &mut SkBuff) -> Verdict + 'static {
+    let mut next = move |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % bound
+    };
+    move |_, skb| {
+        match next(40) {
+            0 => skb.push(&[next(256) as u8; 9]),
+            1 => skb.pull(next(60)),
+            2 => skb.trim(next(80)),
+            3 if !skb.is_empty() => {
+                let at = next(skb.len());
+                skb.bytes_mut()[at] = next(256) as u8;
+            }
+            4 => {
+                let checksum =
+                    skep_packet::Checksum::Partial { start: next(100) as u16, offset: next(100) as u16 };
+                skb.checksum = checksum;
+            }
+            5 => {
+                let remote = [192, 168, 1, 10 + next(3) as u8];
+                skb.tunnel = Some(skep_packet::Tunnel { remote, transmit: true, ..Default::default() });
+            }
+            _ => {}
+        }
+        let ifindex = next(7) as u32;
+        match next(60) {
+            0 => Verdict::Shot,
+            1 => Verdict::Stolen,
+            2 | 3 => Verdict::Redirect { ifindex, ingress: false },
+            4 => Verdict::Redirect { ifindex, ingress: true },
+            5 => Verdict::RedirectPeer { ifindex },
+            6 => Verdict::RedirectNeigh { ifindex, via: None },
+            7 => Verdict::RedirectNeigh { ifindex, via: Some(node_ip(1)) },
+            _ => Verdict::Ok,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_program_anywhere_leaves_no_frame_without_an_end(seed: u64) {
+        let Overlay { mut net, mut world, pods, nodes, lxc, uplinks, .. } = overlay(seed);
+        for (number, node) in nodes.into_iter().enumerate() {
+            let root = net.root(node).expect("a node");
+            // Routes join the pods, so that packets get far where the programs let them.
+            let (own, other) = (number as u8, 1 - number as u8);
+            net.add_address(node, lxc[number], pod_ip(own, 1), 32).expect("an address");
+            net.set_route(root, link(pod_ip(own, 10), 32, lxc[number])).expect("a route");
+            let via = Route { via: Some(node_ip(other)), ..link(pod_ip(other, 0), 24, uplinks[number]) };
+            net.set_route(root, via).expect("a route");
+            net.set_sysctl(root, "net.ipv4.ip_forward", "1").expect("a sysctl");
+            for device in net.devices(node) {
+                for direction in [Direction::Ingress, Direction::Egress] {
+                    let program = wild(seed ^ u64::from(device.ifindex) << 8 ^ number as u64);
+                    world.attach(&mut net, node, device.ifindex, direction, program);
+                }
+            }
+        }
+        net.serve_http(pods[1], 80).expect("a free port");
+        net.start_http(pods[0], get(pod_ip(1, 10), "/get"), FlowOptions::default()).expect("a stack");
+        net.start_ping(pods[1], pod_ip(0, 10), 5, FlowOptions::default()).expect("a stack");
+        net.start_udp(pods[1], pod_ip(0, 10), 53, &[1; 3000], FlowOptions::default()).expect("a stack");
+        net.run_for(&mut world, 1000 * SECOND);
+        world.assert_accounted(&net);
+    }
+}

@@ -309,3 +309,23 @@ fn names_numbers_and_mistakes_of_the_builder() {
     assert!(matches!(r.net.detach(r.node, 2, Direction::Ingress), Err(NetError::NotFound(_))));
     assert!(r.net.delete_device(r.node, 1).is_err() && r.net.delete_namespace(root).is_err());
 }
+
+#[test]
+fn a_device_without_arp_sends_to_its_own_address_and_answers_nobody() {
+    let mut r = routed(1);
+    let root = r.net.root(r.node).unwrap();
+    let end_of =
+        |name: &str, last| VethEnd { ns: root, name: name.into(), mac: [2, 0, 0, 9, 0, last], mtu: 1500 };
+    let (host, peer) = r.net.add_veth_pair(r.node, end_of("skep_host", 1), end_of("skep_net", 2)).unwrap();
+    r.net.set_noarp(r.node, host, true).unwrap();
+    r.net.set_route(root, link(pod_ip(9, 0), 24, host)).unwrap();
+    let packet = udp_packet(node_ip(0), pod_ip(9, 9), 64, b"x");
+    let id = r.net.send_ip(root, &packet).unwrap();
+    r.net.run_for(&mut r.world, SECOND);
+    let sent = r.world.frames(|r| r.frame == id && r.what == What::Tx)[0].bytes();
+    assert_eq!(sent[..12], [[2, 0, 0, 9, 0, 1]; 2].concat());
+    // The other end is not addressed.
+    assert_eq!(reason(&r, id), Some(DropReason::OtherHost));
+    assert_eq!(r.world.accountant.end(id).unwrap().record.ifindex, Some(peer));
+    r.world.assert_accounted(&r.net);
+}
