@@ -28,7 +28,8 @@ pub enum Action {
         /// What to make.
         device: Device,
     },
-    /// Deletes a device; of a pair both ends. Attachments and routes go with it.
+    /// Deletes a device; of a pair both ends. Attachments and routes go with it. That it is gone, for instance with
+    /// its pod's namespace, is no error.
     DeleteDevice {
         /// The device, of a pair the host-side end.
         link: Link,
@@ -40,7 +41,7 @@ pub enum Action {
         /// Where it leads.
         route: Route,
     },
-    /// Deletes a route.
+    /// Deletes a route; that there is none is no error.
     DeleteRoute {
         /// Which.
         key: RouteKey,
@@ -109,7 +110,8 @@ pub enum Action {
         /// Where.
         point: HookPoint,
     },
-    /// Tells who asked for the endpoint that its pod may start.
+    /// Tells who asked for the endpoint that its pod may start. After a restart of the agent this is said again, as it
+    /// cannot know whether it was heard.
     EndpointReady {
         /// The endpoint's id.
         endpoint: u16,

@@ -14,8 +14,8 @@ use crate::model::Datapath;
 use crate::policy::compile::networks_of;
 use crate::time::Time;
 use ipnet::Ipv4Net;
-use skep_abi::map::{self, IpcacheKey, RemoteEndpointInfo};
 use skep_abi::identity;
+use skep_abi::map::{self, IpcacheKey, RemoteEndpointInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -234,7 +234,8 @@ impl Agent {
 
     fn reconcile(&mut self, out: &mut Vec<(ActionId, Action)>) {
         let Some(have) = &self.have else { return };
-        self.networks = allocate(&self.networks, networks_of(self.inputs.policies.values().map(AsRef::as_ref)));
+        self.networks =
+            allocate(&self.networks, networks_of(self.inputs.policies.values().map(AsRef::as_ref)));
         let Some(desired) = desired(&self.config, &self.inputs, &self.networks) else { return };
         self.dirty = false;
         self.history.learn(&desired.policies);
@@ -242,6 +243,9 @@ impl Agent {
         let ready = desired.datapath.published.keys().filter(|e| !self.ready.contains(e));
         actions.extend(ready.map(|&endpoint| Action::EndpointReady { endpoint }));
         self.desired = desired;
+        if actions.is_empty() {
+            self.retry = None;
+        }
         for action in actions {
             self.ask(action, out);
         }
@@ -249,7 +253,9 @@ impl Agent {
 
     /// The identity that the node's ipcache should give an address.
     pub fn identity_of(&self, ip: Ipv4Addr) -> u32 {
-        let Some(ipcache) = self.desired.datapath.maps.get(map::IPCACHE.name) else { return identity::UNKNOWN };
+        let Some(ipcache) = self.desired.datapath.maps.get(map::IPCACHE.name) else {
+            return identity::UNKNOWN;
+        };
         (0..=32)
             .rev()
             .filter_map(|bits| Ipv4Net::new(ip, bits).ok())

@@ -132,9 +132,7 @@ impl IdentityLabels {
     pub fn text(&self) -> Vec<String> {
         let mut all: Vec<String> = self.labels.iter().map(|(k, v)| format!("k8s:{k}={v}")).collect();
         all.extend(
-            self.namespace_labels
-                .iter()
-                .map(|(k, v)| format!("k8s:io.cilium.k8s.namespace.labels.{k}={v}")),
+            self.namespace_labels.iter().map(|(k, v)| format!("k8s:io.cilium.k8s.namespace.labels.{k}={v}")),
         );
         all.push("k8s:io.cilium.k8s.policy.cluster=default".to_owned());
         all.push(format!("k8s:io.cilium.k8s.policy.serviceaccount={}", self.service_account));

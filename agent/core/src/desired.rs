@@ -2,8 +2,8 @@
 
 use crate::change::{EndpointRequest, IdentityLabels, NodeInfo, PodAt, PodKey};
 use crate::model::{
-    Attachment, Datapath, Device, DeviceKind, End, HookPoint, Link, Load, LoadId, Map, Netns, Route, RouteKey, Value,
-    policy_map_name,
+    Attachment, Datapath, Device, DeviceKind, End, HookPoint, Link, Load, LoadId, Map, Netns, Route,
+    RouteKey, Value, policy_map_name,
 };
 use crate::policy::{Context, Policy, PolicyKey, PolicyMap, compile};
 use ipnet::Ipv4Net;
@@ -85,9 +85,10 @@ pub fn desired(config: &Config, inputs: &Inputs, networks: &Networks) -> Option<
 
 /// The name of a pod's host-side device: `lxc` and twelve hexadecimal digits of the name's FNV-1a hash.
 pub fn pod_device(pod: &PodKey) -> String {
-    let hash = pod.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = pod
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     format!("lxc{:012x}", hash >> 16)
 }
 
@@ -142,7 +143,8 @@ impl Builder<'_> {
     }
 
     fn entry(&mut self, map: &str, key: Vec<u8>, value: Value) {
-        let map = self.out.datapath.maps.get_mut(map).expect("the node's maps are listed before their entries");
+        let map =
+            self.out.datapath.maps.get_mut(map).expect("the node's maps are listed before their entries");
         map.entries.insert(key, value);
     }
 
@@ -231,10 +233,10 @@ impl Builder<'_> {
         globals: BTreeMap<&'static str, Value>,
         mut maps: BTreeMap<String, String>,
     ) {
-        let of_object = |name: &str| {
-            global::GLOBALS.iter().any(|g| g.name == name && g.objects.contains(&object))
-        };
-        let globals = globals.into_iter().filter(|(n, _)| of_object(n)).map(|(n, v)| (n.to_owned(), v)).collect();
+        let of_object =
+            |name: &str| global::GLOBALS.iter().any(|g| g.name == name && g.objects.contains(&object));
+        let globals =
+            globals.into_iter().filter(|(n, _)| of_object(n)).map(|(n, v)| (n.to_owned(), v)).collect();
         let shared = map::MAPS.iter().filter(|m| m.scope == Scope::Node);
         maps.extend(shared.map(|m| (m.name.to_owned(), m.name.to_owned())));
         let calls = program::of(object)
@@ -294,8 +296,7 @@ impl Builder<'_> {
         let host_side = Link::root(device.as_str());
         let (pod_mac, node_mac) = (mac(Role::Pod, request.ip), mac(Role::PodHostSide, request.ip));
 
-        let context =
-            Context { policies: &inputs.policies, identities: &inputs.identities, networks };
+        let context = Context { policies: &inputs.policies, identities: &inputs.identities, networks };
         let policy = compile(subject, context);
         let mut policy_map = Map::empty(map::POLICY);
         for key in policy.entries.keys() {

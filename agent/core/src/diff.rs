@@ -190,7 +190,7 @@ impl Plan<'_> {
         let wanted = policy::identities_in_use(self.want);
         let maps = self.want.maps.iter().filter(|(_, m)| m.spec.name == map::POLICY.name);
         maps.map(|(name, want)| {
-            let have = &self.now.maps[name].entries;
+            let have = &self.now.maps.get(name).expect("maps are created before they are filled").entries;
             policy::rewrite(name, have, &want.entries, used.contains(name), &had, &wanted)
         })
         .collect()
@@ -227,6 +227,11 @@ impl Plan<'_> {
         }
     }
 
+    /// The load that stands for one that is wanted.
+    fn load_of(&self, wanted: &LoadId) -> LoadId {
+        self.loads.get(&wanted.owner).expect("whatever is wanted to run is of a load that is wanted").clone()
+    }
+
     fn endpoints_that_go(&mut self) {
         let want = self.want;
         let gone: Vec<u16> =
@@ -245,7 +250,7 @@ impl Plan<'_> {
     fn endpoints(&mut self) {
         let want = self.want;
         for (&endpoint, load) in &want.published {
-            let load = self.loads[&load.owner].clone();
+            let load = self.load_of(load);
             if self.now.published.get(&endpoint) != Some(&load) {
                 self.emit(Action::Publish { endpoint, load });
             }
@@ -257,7 +262,7 @@ impl Plan<'_> {
         let want = self.want;
         for (point, attachment) in &want.attachments {
             let mut attachment = attachment.clone();
-            attachment.load = self.loads[&attachment.load.owner].clone();
+            attachment.load = self.load_of(&attachment.load);
             if self.now.attachments.get(point) != Some(&attachment) {
                 self.emit(Action::Attach { point: point.clone(), attachment });
             }
@@ -309,11 +314,13 @@ impl Plan<'_> {
         for name in gone {
             self.emit(Action::DeleteMap { name });
         }
-        let gone: Vec<_> = self.now.routes.keys().filter(|k| !want.routes.contains_key(*k)).cloned().collect();
+        let gone: Vec<_> =
+            self.now.routes.keys().filter(|k| !want.routes.contains_key(*k)).cloned().collect();
         for key in gone {
             self.emit(Action::DeleteRoute { key });
         }
-        let gone: Vec<_> = self.now.devices.keys().filter(|l| !want.devices.contains_key(*l)).cloned().collect();
+        let gone: Vec<_> =
+            self.now.devices.keys().filter(|l| !want.devices.contains_key(*l)).cloned().collect();
         for link in gone {
             self.emit(Action::DeleteDevice { link });
         }

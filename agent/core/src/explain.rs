@@ -71,7 +71,8 @@ impl Agent {
         let pod = self.pod_of(verdict.source)?;
         let policies = past.now.selecting.get(&direction).cloned().unwrap_or_default();
         let allowed = verdict.verdict >= 0;
-        let mut explanation = Explanation { allowed, rules: Vec::new(), default: None, policies, revision: 0 };
+        let mut explanation =
+            Explanation { allowed, rules: Vec::new(), default: None, policies, revision: 0 };
 
         let match_type = verdict.match_type()?;
         if match_type == MatchType::None {

@@ -22,14 +22,15 @@ mod time;
 pub use action::{Action, ActionId, Node, Outcome, Performed, Refused, Swept, drive, start};
 pub use agent::{Agent, Event};
 pub use change::{
-    Change, ContainerPort, EndpointRequest, Identity, IdentityLabels, Labels, NamedPorts, NodeInfo, PodAt, PodKey,
-    Protocol, Request, Step,
+    Change, ContainerPort, EndpointRequest, Identity, IdentityLabels, Labels, NamedPorts, NodeInfo, PodAt,
+    PodKey, Protocol, Request, Step,
 };
 pub use cluster::{Cluster, NodeEntry, PodInfo};
 pub use desired::Config;
 pub use explain::Explanation;
 pub use model::{
-    Attachment, Datapath, Device, DeviceKind, End, HookPoint, Link, Load, LoadId, Map, Netns, Route, RouteKey, Value,
+    Attachment, Datapath, Device, DeviceKind, End, HookPoint, Link, Load, LoadId, Map, Netns, Route,
+    RouteKey, Value,
 };
 pub use policy::{Direction, Policy, PolicyKey, RuleRef};
 pub use skep_manifest::{Error, Errors};

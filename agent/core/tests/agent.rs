@@ -5,8 +5,8 @@ use common::{CURL_AND_HTTPBIN, FakeNode, World, config, event, objects, two_node
 use skep_abi::event::{MatchType, PolicyVerdictNotify};
 use skep_abi::{Be16, DropReason};
 use skep_agent_core::{
-    Action, Agent, Change, Datapath, Event, Outcome, Performed, PodKey, Refused, Step, Swept, Time, diff, drive, gc,
-    start,
+    Action, Agent, Change, Datapath, Event, Outcome, Performed, PodKey, Refused, Step, Swept, Time, diff,
+    drive, gc, start,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,7 +62,11 @@ fn a_restart_changes_nothing() {
     let actions: Vec<&Action> = done.iter().map(|p| &p.action).collect();
     assert_eq!(actions, [&Action::EndpointReady { endpoint: 1 }]);
     assert_eq!(world.datapath(NODE), &before);
-    assert_eq!(world.agent(NODE).identity_of([10, 99, 0, 1].into()), (1 << 24) + 1, "networks keep their identities");
+    assert_eq!(
+        world.agent(NODE).identity_of([10, 99, 0, 1].into()),
+        (1 << 24) + 1,
+        "networks keep their identities"
+    );
 }
 
 #[test]
@@ -74,7 +78,7 @@ fn an_agent_asks_for_nothing_before_it_was_told_everything() {
     assert!(agent.wants_inventory(Time::ZERO));
     let mut performed = start(agent, node, Time::ZERO);
     for step in &steps[..steps.len() - 1] {
-        performed.extend(drive(agent, node, Time::ZERO, event(step, NODE).unwrap()));
+        performed.extend(drive(agent, node, Time::ZERO, event(step, NODE).expect("it is right")));
     }
     assert!(performed.is_empty());
     assert_eq!(steps.last(), Some(&Step::Broadcast(Change::Synced)));
@@ -104,7 +108,8 @@ fn cut_everywhere(mut world: World, change: impl Fn(&mut World) -> Vec<Step>) {
 
 #[test]
 fn whatever_was_done_a_new_agent_goes_on_from_there() {
-    let (cluster, steps) = skep_agent_core::Cluster::build(&two_nodes(), &objects(CURL_AND_HTTPBIN)).unwrap();
+    let (cluster, steps) =
+        skep_agent_core::Cluster::build(&two_nodes(), &objects(CURL_AND_HTTPBIN)).expect("it is right");
     let mut empty = walk();
     for (name, (agent, node)) in &mut empty.nodes {
         (*agent, *node) = (Agent::new(config(name)), FakeNode::default());
@@ -112,11 +117,11 @@ fn whatever_was_done_a_new_agent_goes_on_from_there() {
     }
     empty.cluster = cluster;
     cut_everywhere(empty, move |_| steps.clone());
-    cut_everywhere(walk(), |w| w.cluster.apply(&objects(ALLOW_CURL)).unwrap());
-    cut_everywhere(walk(), |w| w.cluster.delete(&objects(CURL_AND_HTTPBIN)).unwrap());
+    cut_everywhere(walk(), |w| w.cluster.apply(&objects(ALLOW_CURL)).expect("it is right"));
+    cut_everywhere(walk(), |w| w.cluster.delete(&objects(CURL_AND_HTTPBIN)).expect("it is right"));
     cut_everywhere(walk(), |w| {
         let labels = BTreeMap::from([("app".to_owned(), Some("other".to_owned()))]);
-        w.cluster.relabel(&PodKey::new("default", "httpbin"), &labels).unwrap()
+        w.cluster.relabel(&PodKey::new("default", "httpbin"), &labels).expect("it is right")
     });
 }
 
@@ -125,7 +130,7 @@ fn an_endpoint_that_goes_leaves_call_policy_first_and_leaves_nothing() {
     let mut world = walk();
     let before = world.datapath(NODE).clone();
     let pod = objects(CURL_AND_HTTPBIN).remove(1);
-    let steps = world.cluster.delete(std::slice::from_ref(&pod)).unwrap();
+    let steps = world.cluster.delete(std::slice::from_ref(&pod)).expect("it is right");
     let done = world.tell(&steps);
     let actions: Vec<&Action> = done[NODE].iter().map(|p| &p.action).collect();
     assert_eq!(actions[0], &Action::Unpublish { endpoint: 1 });
@@ -137,7 +142,7 @@ fn an_endpoint_that_goes_leaves_call_policy_first_and_leaves_nothing() {
     assert!(world.datapath(NODE).published.is_empty());
     assert_eq!(world.datapath(NODE).maps.len(), before.maps.len() - 1);
 
-    let steps = world.cluster.apply(&[pod]).unwrap();
+    let steps = world.cluster.apply(&[pod]).expect("it is right");
     world.tell(&steps);
     let links = &before.links;
     let again = world.datapath(NODE);
@@ -148,7 +153,7 @@ fn an_endpoint_that_goes_leaves_call_policy_first_and_leaves_nothing() {
 fn a_relabelled_pod_gets_a_new_load_before_the_old_one_goes() {
     let mut world = walk();
     let labels = BTreeMap::from([("tier".to_owned(), Some("back".to_owned()))]);
-    let steps = world.cluster.relabel(&PodKey::new("default", "httpbin"), &labels).unwrap();
+    let steps = world.cluster.relabel(&PodKey::new("default", "httpbin"), &labels).expect("it is right");
     let told: Vec<&str> = steps
         .iter()
         .map(|s| match s {
@@ -203,8 +208,8 @@ fn a_refused_action_is_tried_again_from_a_new_inventory() {
     let mut world = walk();
     let (agent, node) = world.nodes.get_mut(NODE).expect("the node");
     node.budget = Some(0);
-    let steps = world.cluster.apply(&objects(DENY_ALL)).unwrap();
-    let done = drive(agent, node, world.now, event(&steps[0], NODE).unwrap());
+    let steps = world.cluster.apply(&objects(DENY_ALL)).expect("it is right");
+    let done = drive(agent, node, world.now, event(&steps[0], NODE).expect("it is right"));
     let results: Vec<bool> = done.iter().map(|p| p.result.is_ok()).collect();
     assert!(results.contains(&false), "{done:?}");
     let due = agent.next_timer().expect("it tries again");
@@ -246,14 +251,14 @@ fn answers_that_come_late_are_waited_for() {
     let mut out = Vec::new();
     agent.handle(Time::ZERO, Event::Found(FakeNode::default().datapath), &mut out);
     for step in world.cluster.replay(NODE) {
-        agent.handle(Time::ZERO, event(&step, NODE).unwrap(), &mut out);
+        agent.handle(Time::ZERO, event(&step, NODE).expect("it is right"), &mut out);
     }
     let first = std::mem::take(&mut out);
     assert!(first.len() > 20);
     // A change while actions are under way waits for all of their answers.
     let mut cluster = world.cluster.clone();
-    for step in cluster.apply(&objects(DENY_ALL)).unwrap() {
-        agent.handle(Time::ZERO, event(&step, NODE).unwrap(), &mut out);
+    for step in cluster.apply(&objects(DENY_ALL)).expect("it is right") {
+        agent.handle(Time::ZERO, event(&step, NODE).expect("it is right"), &mut out);
     }
     assert!(out.is_empty());
     let mut node = FakeNode::default();
@@ -267,7 +272,13 @@ fn answers_that_come_late_are_waited_for() {
     assert!(agent.datapath().is_none());
 }
 
-fn verdict(source: u16, remote_label: u32, match_type: MatchType, l4_prefix: u8, verdict: i32) -> PolicyVerdictNotify {
+fn verdict(
+    source: u16,
+    remote_label: u32,
+    match_type: MatchType,
+    l4_prefix: u8,
+    verdict: i32,
+) -> PolicyVerdictNotify {
     PolicyVerdictNotify {
         source,
         remote_label,
@@ -283,29 +294,29 @@ fn verdict(source: u16, remote_label: u32, match_type: MatchType, l4_prefix: u8,
 #[test]
 fn verdicts_are_explained() {
     let mut world = walk();
-    let all = world.agent(NODE).explain_verdict(&verdict(1, 256, MatchType::All, 0, 0)).unwrap();
+    let all = world.agent(NODE).explain_verdict(&verdict(1, 256, MatchType::All, 0, 0)).expect("it is right");
     assert_eq!((all.allowed, all.rules.len()), (true, 0));
     assert_eq!(all.default.as_deref(), Some("no policy selects the pod for ingress"));
 
     world.apply(ALLOW_CURL);
     let agent = world.agent(NODE);
-    let e = agent.explain_verdict(&verdict(1, 256, MatchType::L3L4, 24, 0)).unwrap();
+    let e = agent.explain_verdict(&verdict(1, 256, MatchType::L3L4, 24, 0)).expect("it is right");
     assert!(e.allowed && e.default.is_none());
     assert_eq!(e.rules[0].to_string(), "default/httpbin ingress[0] (objects.yaml:8)");
     assert_eq!(e.revision, 2);
     let denied = -i32::from(DropReason::POLICY_DENIED.number());
-    let e = agent.explain_verdict(&verdict(1, 6, MatchType::None, 0, denied)).unwrap();
+    let e = agent.explain_verdict(&verdict(1, 6, MatchType::None, 0, denied)).expect("it is right");
     assert!(!e.allowed && e.rules.is_empty());
     let text = "no rule of default/httpbin, which selects default/httpbin for ingress, allows it";
     assert_eq!(e.default.as_deref(), Some(text));
-    let e = agent.explain_verdict(&verdict(1, 1, MatchType::L3Only, 0, 0)).unwrap();
+    let e = agent.explain_verdict(&verdict(1, 1, MatchType::L3Only, 0, 0)).expect("it is right");
     assert_eq!(e.default.as_deref(), Some("a node may always reach its own pods"));
     assert!(agent.explain_verdict(&verdict(9, 1, MatchType::All, 0, 0)).is_none());
     assert_eq!(agent.identity_text((1 << 24) + 1), ["cidr:10.0.0.0/8", "reserved:world"]);
 
     // An entry that is gone is still known by what made it.
     world.apply(DENY_ALL);
-    let e = world.agent(NODE).explain_verdict(&verdict(1, 256, MatchType::All, 0, 0)).unwrap();
+    let e = world.agent(NODE).explain_verdict(&verdict(1, 256, MatchType::All, 0, 0)).expect("it is right");
     assert_eq!(e.default.as_deref(), Some("no policy selects the pod for ingress"));
     assert_eq!(e.policies.len(), 2);
 }
@@ -327,7 +338,7 @@ fn a_difference_leads_where_it_should() {
     world.apply(ALLOW_CURL);
     keep(&world, &mut states, &mut wanted);
     world.apply(DENY_ALL);
-    let steps = world.cluster.relabel(&PodKey::new("default", "curl"), &relabel).unwrap();
+    let steps = world.cluster.relabel(&PodKey::new("default", "curl"), &relabel).expect("it is right");
     world.tell(&steps);
     keep(&world, &mut states, &mut wanted);
     for have in &states {

@@ -88,10 +88,10 @@ kind: Pod
 metadata: {name: third, labels: {app: third}}
 spec: {nodeName: ubuntu-dev2, containers: [{name: c, image: c}]}
 ";
-    cluster.apply(&objects(third)).unwrap();
+    cluster.apply(&objects(third)).expect("it is right");
     assert_eq!(pods(&cluster)[2], "default/third ubuntu-dev2 10.42.1.2 2 258");
     let curl = Key { kind: "Pod", namespace: "default".to_owned(), name: "curl".to_owned() };
-    let steps = cluster.delete_key(&curl).unwrap();
+    let steps = cluster.delete_key(&curl).expect("it is right");
     assert_eq!(
         steps,
         [
@@ -101,9 +101,9 @@ spec: {nodeName: ubuntu-dev2, containers: [{name: c, image: c}]}
         ]
     );
     let fourth = third.replace("third", "fourth");
-    cluster.apply(&objects(&fourth)).unwrap();
+    cluster.apply(&objects(&fourth)).expect("it is right");
     assert_eq!(pods(&cluster)[0], "default/fourth ubuntu-dev2 10.42.1.3 1 256");
-    assert!(cluster.apply(&objects(&fourth)).unwrap().is_empty(), "nothing changed");
+    assert!(cluster.apply(&objects(&fourth)).expect("it is right").is_empty(), "nothing changed");
 }
 
 #[test]
@@ -111,12 +111,12 @@ fn labels_given_by_hand_last_until_the_object_is_applied_again() {
     let mut cluster = build(CURL_AND_HTTPBIN);
     let curl = PodKey::new("default", "curl");
     let labels = BTreeMap::from([("app".to_owned(), None), ("x".to_owned(), Some("1".to_owned()))]);
-    cluster.relabel(&curl, &labels).unwrap();
+    cluster.relabel(&curl, &labels).expect("it is right");
     assert_eq!(cluster.pods()[&curl].labels, BTreeMap::from([("x".to_owned(), "1".to_owned())]));
     assert_eq!(cluster.pods()[&curl].identity, 258);
     let error = cluster.relabel(&PodKey::new("default", "kurl"), &labels).unwrap_err();
     assert!(error.to_string().contains("there is no pod default/kurl"), "{error}");
-    cluster.apply(&objects(CURL_AND_HTTPBIN)).unwrap();
+    cluster.apply(&objects(CURL_AND_HTTPBIN)).expect("it is right");
     assert_eq!(cluster.pods()[&curl].labels, BTreeMap::from([("app".to_owned(), "curl".to_owned())]));
     assert_eq!(cluster.pods()[&curl].identity, 256);
 }
@@ -129,7 +129,7 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: default, labels: {team: a}}
 ";
-    let steps = cluster.apply(&objects(namespace)).unwrap();
+    let steps = cluster.apply(&objects(namespace)).expect("it is right");
     assert_eq!(cluster.identities().iter().map(|i| i.id).collect::<Vec<_>>(), [258, 259]);
     assert_eq!(steps.len(), 6, "two identities, two pods, two identities gone: {steps:?}");
 }
@@ -149,7 +149,7 @@ fn pods_that_number_a_named_port_differently_are_told_apart() {
 
 #[test]
 fn with_no_node_there_is_node_1_and_entries_complete_objects() {
-    let (cluster, _) = Cluster::build(&[], &[]).unwrap();
+    let (cluster, _) = Cluster::build(&[], &[]).expect("it is right");
     assert_eq!(cluster.nodes().keys().collect::<Vec<_>>(), ["node-1"]);
     let node = "
 apiVersion: v1
@@ -158,13 +158,13 @@ metadata: {name: node}
 spec: {podCIDR: 10.7.0.0/24}
 ";
     let scenario = NodeEntry { pod_cidr: None, ..entry("node", "192.168.1.9", "10.0.0.0/8") };
-    let (cluster, _) = Cluster::build(&[scenario], &objects(node)).unwrap();
+    let (cluster, _) = Cluster::build(&[scenario], &objects(node)).expect("it is right");
     assert_eq!(cluster.nodes()["node"].router().to_string(), "10.7.0.1");
 }
 
 /// Builds, and expects one error: its text up to the help.
 fn error(nodes: &[NodeEntry], text: &str) -> String {
-    let errors = Cluster::build(nodes, &objects(text)).err().expect("it is wrong");
+    let errors = Cluster::build(nodes, &objects(text)).expect_err("it is wrong");
     assert_eq!(errors.0.len(), 1, "{errors}");
     assert!(errors.0[0].help.is_some(), "{errors}");
     errors.to_string().lines().next().unwrap_or_default().to_owned()
@@ -180,7 +180,11 @@ fn errors_name_file_line_and_field() {
         )
     };
     let cases: Vec<(&[NodeEntry], String, &str)> = vec![
-        (&nodes, pod("a", "nowhere", "10.42.1.5"), "objects.yaml:7:13: spec.nodeName: there is no node nowhere"),
+        (
+            &nodes,
+            pod("a", "nowhere", "10.42.1.5"),
+            "objects.yaml:7:13: spec.nodeName: there is no node nowhere",
+        ),
         (
             &nodes,
             pod("a", "ubuntu-dev2", "10.42.0.5"),
@@ -204,7 +208,8 @@ fn errors_name_file_line_and_field() {
         ),
         (
             &nodes,
-            "apiVersion: v1\nkind: Node\nmetadata:\n  name: ubuntu-dev2\nspec:\n  podCIDR: 10.9.0.0/24\n".to_owned(),
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: ubuntu-dev2\nspec:\n  podCIDR: 10.9.0.0/24\n"
+                .to_owned(),
             "objects.yaml:6:12: spec.podCIDR: 10.9.0.0/24 differs from 10.42.1.0/24 at scenario.yaml \
              spec.nodes[0].podCIDR",
         ),
@@ -216,18 +221,24 @@ fn errors_name_file_line_and_field() {
     let one_by_one = [objects(&pod("a", "ubuntu-dev2", "10.42.1.5")), objects(CURL_AND_HTTPBIN)].concat();
     let again = [one_by_one.clone(), objects(&pod("a", "ubuntu-dev2", "10.42.1.6"))].concat();
     assert!(Cluster::build(&nodes, &one_by_one).is_ok());
-    let errors = Cluster::build(&nodes, &again).err().expect("it is wrong").to_string();
+    let errors = Cluster::build(&nodes, &again).expect_err("it is wrong").to_string();
     let expected = "objects.yaml:5:9: metadata.name: Pod default/a is declared a second time";
     assert!(errors.starts_with(expected), "{errors}");
 
     let twice = [entry("a", "192.168.1.1", "10.1.0.0/24"), entry("b", "192.168.1.1", "10.2.0.0/24")];
-    assert_eq!(error(&twice, ""), "scenario.yaml: spec.nodes[1].address: node a has the address 192.168.1.1 too");
+    assert_eq!(
+        error(&twice, ""),
+        "scenario.yaml: spec.nodes[1].address: node a has the address 192.168.1.1 too"
+    );
     let overlap = [entry("a", "192.168.1.1", "10.1.0.0/16"), entry("b", "192.168.1.2", "10.1.2.0/24")];
-    let expected = "scenario.yaml: spec.nodes[1].podCIDR: 10.1.2.0/24 overlaps the podCIDR 10.1.0.0/16 of node a";
+    let expected =
+        "scenario.yaml: spec.nodes[1].podCIDR: 10.1.2.0/24 overlaps the podCIDR 10.1.0.0/16 of node a";
     assert_eq!(error(&overlap, ""), expected);
     let small = [entry("a", "192.168.1.1", "10.1.0.0/30")];
-    let two = pod("a", "a", "10.1.0.2") + &pod("b", "a", "10.1.0.9").replace("status:\n  podIP: 10.1.0.9\n", "");
-    let expected = "objects.yaml:15:9: metadata.name: no address of 10.1.0.0/30 is free on node a for default/b";
+    let two =
+        pod("a", "a", "10.1.0.2") + &pod("b", "a", "10.1.0.9").replace("status:\n  podIP: 10.1.0.9\n", "");
+    let expected =
+        "objects.yaml:15:9: metadata.name: no address of 10.1.0.0/30 is free on node a for default/b";
     assert_eq!(error(&small, &two), expected);
 }
 

@@ -2,12 +2,13 @@
 mod common;
 
 use common::universe::{
-    NODES, Packet, Pod, Policy, lets_through, maps_let_through, namespaces_text, packets, pod, pod_text, policy,
-    policy_text,
+    End, NODES, OUTSIDE, PROTOCOLS, Packet, Pod, Policy, Requirement, lets_through, maps_let_through,
+    namespaces_text, packets, pod, pod_key, pod_text, policy, policy_text,
 };
 use common::{World, entry, event, objects};
 use proptest::prelude::*;
-use skep_agent_core::{Datapath, PodKey, Step, drive};
+use skep_agent_core::policy::{Direction, Origin};
+use skep_agent_core::{Datapath, Step, drive};
 use std::collections::BTreeMap;
 
 fn text(pods: &[Pod], policies: &[Policy]) -> String {
@@ -29,9 +30,41 @@ fn verdict(world: &World, pods: &[Pod], datapath: Option<&Datapath>, packet: Pac
 
 fn agree(world: &World, pods: &[Pod], policies: &[Policy]) -> Result<(), TestCaseError> {
     for packet in packets(pods.len()) {
-        let (maps, api) =
-            (verdict(world, pods, None, packet), lets_through(pods, policies, packet));
+        let (maps, api) = (verdict(world, pods, None, packet), lets_through(pods, policies, packet));
         prop_assert_eq!(maps, api, "{:?}: the maps say {}\n{}", packet, maps, text(pods, policies));
+        explained(world, pods, policies, packet, api)?;
+    }
+    Ok(())
+}
+
+/// The decision without maps is the same, and each rule that it names lets the packet through by itself.
+fn explained(
+    world: &World,
+    pods: &[Pod],
+    policies: &[Policy],
+    packet: Packet,
+    allowed: bool,
+) -> Result<(), TestCaseError> {
+    let agent = world.agent(NODES[pods[packet.subject].node].0);
+    let info = |i: usize| &world.cluster.pods()[&pod_key(pods, i)];
+    let ip = match packet.other {
+        End::Pod(i) => info(i).ip,
+        End::Outside(i) => OUTSIDE[i].parse().expect("an address"),
+        End::Node(i) => NODES[i].1.parse().expect("an address"),
+    };
+    let direction = if packet.egress { Direction::Egress } else { Direction::Ingress };
+    let map = &agent.desired().policies[&info(packet.subject).endpoint];
+    let decision = map.decide(agent.identity_of(ip), direction, PROTOCOLS[packet.protocol].1, packet.port);
+    prop_assert_eq!(decision.allowed, allowed);
+    prop_assert_eq!(decision.entry.is_some(), allowed);
+    for origin in decision.entry.into_iter().flat_map(|(_, origins)| origins) {
+        let Origin::Rule(rule) = origin else { continue };
+        let i = policies.iter().enumerate().position(|(i, _)| rule.policy.name == format!("policy{i}"));
+        let mut alone = policies[i.expect("a policy that was written")].clone();
+        let rules = if packet.egress { &mut alone.egress } else { &mut alone.ingress };
+        let named = rules.as_ref().and_then(|r| r.get(rule.index)).expect("a rule that was written").clone();
+        *rules = Some(vec![named]);
+        prop_assert!(lets_through(pods, &[alone], packet), "{:?} by {}", packet, rule);
     }
     Ok(())
 }
@@ -61,7 +94,15 @@ fn transition(world: &mut World, pods: &[Pod], steps: &[Step], no_gap: bool) -> 
                 for (i, between) in snapshots.iter().enumerate() {
                     let log = &world.nodes[node].1.log;
                     let action = &log[log.len() - snapshots.len() + i];
-                    prop_assert_eq!(at(between), a, "{:?} on {} after {:?} of {:?}", packet, node, action, step);
+                    prop_assert_eq!(
+                        at(between),
+                        a,
+                        "{:?} on {} after {:?} of {:?}",
+                        packet,
+                        node,
+                        action,
+                        step
+                    );
                 }
             }
         }
@@ -97,7 +138,9 @@ proptest! {
         agree(&world, &pods, &with(&second))?;
         let steps = world.cluster.delete(&objects(&policy_text("policy0", &second))).expect("it is there");
         transition(&mut world, &pods, &steps, true)?;
-        agree(&world, &pods, &others)?;
+        // In the place of the one that is gone, one that selects nothing.
+        let subject = vec![Requirement::Exists("gone")];
+        agree(&world, &pods, &with(&Policy { subject, ..second }))?;
     }
 
     #[test]
@@ -107,7 +150,7 @@ proptest! {
         relabelled in pod(),
     ) {
         let mut world = world(&pods, &policies);
-        let key = PodKey::new(common::universe::NAMESPACES[pods[0].namespace].0, "p0");
+        let key = pod_key(&pods, 0);
         let labels: BTreeMap<String, Option<String>> = ["x", "y"]
             .map(|k| (k.to_owned(), relabelled.labels.get(k).map(|v| (*v).to_owned())))
             .into();

@@ -4,7 +4,7 @@ mod common;
 use common::{CURL_AND_HTTPBIN, World, two_nodes};
 use skep_abi::map::{EndpointInfo, EndpointKey, IpcacheKey, RemoteEndpointInfo};
 use skep_abi::{Be32, map};
-use skep_agent_core::{Action, Datapath, Link, PodKey, Performed, desired::pod_device};
+use skep_agent_core::{Action, Datapath, Link, Performed, PodKey, desired::pod_device};
 
 fn lookup(datapath: &Datapath, map: &str, key: &[u8]) -> Vec<u8> {
     datapath.maps[map].entries[key].bytes.clone()
@@ -12,7 +12,7 @@ fn lookup(datapath: &Datapath, map: &str, key: &[u8]) -> Vec<u8> {
 
 fn ipcache(datapath: &Datapath, ip: [u8; 4], bits: u32) -> RemoteEndpointInfo {
     let key = IpcacheKey::ipv4(Be32::from_octets(ip), bits).to_bytes();
-    RemoteEndpointInfo::from_bytes(&lookup(datapath, map::IPCACHE.name, &key)).unwrap()
+    RemoteEndpointInfo::from_bytes(&lookup(datapath, map::IPCACHE.name, &key)).expect("it is right")
 }
 
 #[test]
@@ -25,11 +25,11 @@ fn two_nodes_and_two_pods() {
     let lxc = pod_device(&PodKey::new("default", "curl"));
     let index = d.links[&Link::root(lxc.as_str())];
     let info = lookup(d, map::LXC.name, &EndpointKey::ipv4(Be32::from_octets([10, 42, 1, 80])).to_bytes());
-    let info = EndpointInfo::from_bytes(&info).unwrap();
+    let info = EndpointInfo::from_bytes(&info).expect("it is right");
     assert_eq!((info.ifindex, info.lxc_id, info.sec_id, info.flags), (index, 1, 256, 0));
     for host in [[192, 168, 1, 12], [10, 42, 1, 1]] {
         let info = lookup(d, map::LXC.name, &EndpointKey::ipv4(Be32::from_octets(host)).to_bytes());
-        assert_eq!(EndpointInfo::from_bytes(&info).unwrap().flags, map::ENDPOINT_F_HOST);
+        assert_eq!(EndpointInfo::from_bytes(&info).expect("it is right").flags, map::ENDPOINT_F_HOST);
     }
     let httpbin = ipcache(d, [10, 42, 0, 51], 32);
     assert_eq!((httpbin.sec_identity, httpbin.tunnel_endpoint.octets()), (257, [192, 168, 1, 13]));

@@ -95,6 +95,7 @@ macro_rules! field {
     };
 }
 
+#[expect(clippy::len_without_is_empty, reason = "no packet at a hook is empty")]
 impl Skb {
     /// The packet of a program's context.
     #[inline(always)]

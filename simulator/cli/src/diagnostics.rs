@@ -40,15 +40,16 @@ fn render(d: &Diagnostic, color: bool) -> String {
 }
 
 /// The line of the file, and a mark below the column.
-fn snippet(file: &Path, line: usize, column: Option<usize>) -> Option<String> {
+fn snippet(file: &Path, line: u32, column: Option<u32>) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;
-    let shown = text.lines().nth(line.checked_sub(1)?)?;
+    let shown = text.lines().nth(line.checked_sub(1)? as usize)?;
     let number = line.to_string();
     let mut out = format!("  {number} | {shown}\n");
     if let Some(column) = column {
         let margin = " ".repeat(number.len());
         // Tabs stay tabs, so that the mark stands where the terminal puts the column.
-        let before = shown.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { '\t' } else { ' ' });
+        let before =
+            shown.chars().take(column.saturating_sub(1) as usize).map(|c| if c == '\t' { '\t' } else { ' ' });
         out += &format!("  {margin} | {}^\n", before.collect::<String>());
     }
     Some(out)

@@ -94,6 +94,8 @@ struct Printer {
     style: TextStyle,
     trace: bool,
     text: bool,
+    /// Up to when packets were shown.
+    shown_ns: u64,
 }
 
 impl Printer {
@@ -103,7 +105,7 @@ impl Printer {
         if !text {
             style.color = terminal::color(&std::io::stderr());
         }
-        Self { style, trace: args.trace, text }
+        Self { style, trace: args.trace, text, shown_ns: 0 }
     }
 
     fn show(&self, text: &str) {
@@ -137,7 +139,8 @@ impl Progress for Printer {
         let word = self.style.paint(status_style(step.status), step.status.name());
         let mut text = format!("\nstep {}: {} [{word}]\n", step.number, step.title);
         if let Some(evidence) = evidence {
-            text += &trace::render(evidence, self.style);
+            text += &trace::render(evidence, self.shown_ns, self.style);
+            self.shown_ns = self.shown_ns.max(trace::end_ns(evidence));
         }
         self.show(&text);
     }

@@ -253,6 +253,13 @@ impl Net {
         Ok(())
     }
 
+    /// `ip link set DEV arp off` (IFF_NOARP): nobody is asked, and what leaves by routes is addressed to the device's
+    /// own hardware address (`arp_constructor`).
+    pub fn set_noarp(&mut self, node: NodeId, ifindex: IfIndex, noarp: bool) -> Result<(), NetError> {
+        self.device_mut(node, ifindex)?.noarp = noarp;
+        Ok(())
+    }
+
     /// A device as it stands.
     pub fn device(&self, node: NodeId, ifindex: IfIndex) -> Option<DeviceInfo> {
         let d = self.nodes.get(node.0 as usize)?.devices.get(&ifindex)?;
@@ -265,6 +272,7 @@ impl Net {
             mac: d.mac,
             mtu: d.mtu,
             up: d.up,
+            noarp: d.noarp,
             addresses: d.addresses.clone(),
         })
     }

@@ -11,6 +11,8 @@ pub(crate) struct Device {
     pub(crate) mac: Mac,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
+    /// IFF_NOARP: nobody is asked, every neighbour has the device's own address.
+    pub(crate) noarp: bool,
     pub(crate) addresses: Vec<(Ipv4Addr, u8)>,
     pub(crate) ingress: Option<HookId>,
     pub(crate) egress: Option<HookId>,
@@ -26,6 +28,7 @@ impl Device {
             mac,
             mtu,
             up: true,
+            noarp: false,
             addresses: Vec::new(),
             ingress: None,
             egress: None,

@@ -7,7 +7,7 @@ use crate::{FlowId, Hold, Outcome, Random};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -16,8 +16,9 @@ use std::net::Ipv4Addr;
 const FIRST_PORT: u16 = 32768;
 const LAST_PORT: u16 = 60999;
 const BUFFER: usize = 64 << 10;
-/// When a kernel gives a peer up that acknowledges nothing.
-const PEER_TIMEOUT: Duration = Duration::from_secs(300);
+/// When a kernel gives a peer up that is silent while it owes an acknowledgement, nanoseconds. smoltcp's own timeout
+/// does not ask whether anything is owed, and would end connections that are only idle.
+const PEER_TIMEOUT_NS: u64 = 300_000_000_000;
 
 /// What a segment is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,10 +44,17 @@ struct Server {
 
 struct Accepted {
     handle: SocketHandle,
+    heard_ns: u64,
     service: Service,
     input: Vec<u8>,
     output: Vec<u8>,
     written: usize,
+}
+
+/// A socket that no application has any more: it closes, or waits in TIME-WAIT.
+struct Orphan {
+    handle: SocketHandle,
+    heard_ns: u64,
 }
 
 struct Client {
@@ -71,8 +79,7 @@ pub(crate) struct Host {
     servers: BTreeMap<u16, Server>,
     accepted: Vec<Accepted>,
     clients: Vec<Client>,
-    /// Sockets that no application has any more.
-    orphans: Vec<SocketHandle>,
+    orphans: Vec<Orphan>,
     pub(crate) udp_echo: BTreeSet<u16>,
     /// Flows that have not ended.
     pub(crate) active: Vec<FlowId>,
@@ -154,9 +161,8 @@ impl Host {
         let same = |s: &Socket<'_>| {
             s.local_endpoint() == Some(endpoint(local)) && s.remote_endpoint() == Some(endpoint(remote))
         };
-        if let Some(at) = self.orphans.iter().position(|handle| same(self.sockets.get::<Socket<'_>>(*handle)))
-        {
-            self.sockets.remove(self.orphans.swap_remove(at));
+        if let Some(at) = self.orphans.iter().position(|o| same(self.sockets.get::<Socket<'_>>(o.handle))) {
+            self.sockets.remove(self.orphans.remove(at).handle);
         }
         let mut socket = socket();
         if socket.connect(self.iface.context(), endpoint(remote), endpoint(local)).is_err() {
@@ -190,25 +196,42 @@ impl Host {
         }
     }
 
-    /// A packet for one of the sockets; taken at the next poll.
-    pub(crate) fn receive(&mut self, packet: Vec<u8>) {
+    /// A packet from `remote` to `local` for one of the sockets; taken at the next poll.
+    pub(crate) fn receive(
+        &mut self,
+        now_ns: u64,
+        remote: (Ipv4Addr, u16),
+        local: (Ipv4Addr, u16),
+        packet: Vec<u8>,
+    ) {
+        let (remote, local) = (Some(endpoint(remote)), Some(endpoint(local)));
+        let heard = self.accepted.iter_mut().map(|a| (a.handle, &mut a.heard_ns));
+        for (handle, heard_ns) in heard.chain(self.orphans.iter_mut().map(|o| (o.handle, &mut o.heard_ns))) {
+            let socket = self.sockets.get::<Socket<'_>>(handle);
+            if socket.remote_endpoint() == remote && socket.local_endpoint() == local {
+                *heard_ns = now_ns;
+            }
+        }
         self.queue.received.push_back(packet);
+    }
+
+    /// The addresses of the namespace. smoltcp closes a connection whose address is gone; it holds eight.
+    pub(crate) fn set_addresses(&mut self, own: &[Ipv4Addr]) {
+        self.iface.update_ip_addrs(|addresses| {
+            addresses.clear();
+            for address in own {
+                let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(*address), 32));
+            }
+        });
     }
 
     /// Lets sockets and applications do what there is to do now. The packets to be sent.
     pub(crate) fn poll(&mut self, now_ns: u64, flows: &mut [Flow]) -> Vec<Vec<u8>> {
         let now = instant(now_ns);
+        self.give_up(now_ns);
         loop {
-            if let Some(packet) = self.queue.received.front() {
-                let own = IpCidr::new(IpAddress::Ipv4(crate::wire::address(packet, 16)), 32);
-                self.iface.update_ip_addrs(|addresses| {
-                    addresses.clear();
-                    // The list holds two, and was just emptied.
-                    let _ = addresses.push(own);
-                });
-            }
             self.iface.poll(now, &mut self.queue, &mut self.sockets);
-            self.accept();
+            self.accept(now_ns);
             let mut progress = false;
             for accepted in &mut self.accepted {
                 progress |= accepted.drive(self.sockets.get_mut(accepted.handle));
@@ -229,7 +252,7 @@ impl Host {
     }
 
     /// A listener that took a SYN becomes a connection, and another one listens.
-    fn accept(&mut self) {
+    fn accept(&mut self, now_ns: u64) {
         for (port, server) in &mut self.servers {
             if self.sockets.get::<Socket<'_>>(server.listener).state() == State::Listen {
                 continue;
@@ -238,6 +261,7 @@ impl Host {
             let handle = std::mem::replace(&mut server.listener, next);
             self.accepted.push(Accepted {
                 handle,
+                heard_ns: now_ns,
                 service: server.service,
                 input: Vec::new(),
                 output: Vec::new(),
@@ -271,19 +295,35 @@ impl Host {
                 // A socket that never got an answer is closed without a word.
                 self.sockets.remove(handle);
             } else {
-                self.orphans.push(handle);
+                self.orphans.push(Orphan { handle, heard_ns: now_ns });
             }
         }
         progress
     }
 
+    /// Resets connections whose peer owes an acknowledgement and is silent for too long. What is owed is
+    /// retransmitted once a minute at least, so that this is asked often enough.
+    fn give_up(&mut self, now_ns: u64) {
+        let heard = self.accepted.iter().map(|a| (a.handle, a.heard_ns));
+        for (handle, heard_ns) in heard.chain(self.orphans.iter().map(|o| (o.handle, o.heard_ns))) {
+            let socket = self.sockets.get_mut::<Socket<'_>>(handle);
+            let closing = matches!(
+                socket.state(),
+                State::SynReceived | State::FinWait1 | State::Closing | State::LastAck
+            );
+            if (closing || socket.send_queue() > 0) && now_ns >= heard_ns.saturating_add(PEER_TIMEOUT_NS) {
+                socket.abort();
+            }
+        }
+    }
+
     /// Removes sockets that are closed.
     fn bury(&mut self) {
         let sockets = &mut self.sockets;
-        self.orphans.retain(|handle| {
-            let closed = sockets.get::<Socket<'_>>(*handle).state() == State::Closed;
+        self.orphans.retain(|orphan| {
+            let closed = sockets.get::<Socket<'_>>(orphan.handle).state() == State::Closed;
             if closed {
-                sockets.remove(*handle);
+                sockets.remove(orphan.handle);
             }
             !closed
         });
@@ -300,9 +340,7 @@ impl Host {
 }
 
 fn socket() -> Socket<'static> {
-    let mut socket = Socket::new(SocketBuffer::new(vec![0; BUFFER]), SocketBuffer::new(vec![0; BUFFER]));
-    socket.set_timeout(Some(PEER_TIMEOUT));
-    socket
+    Socket::new(SocketBuffer::new(vec![0; BUFFER]), SocketBuffer::new(vec![0; BUFFER]))
 }
 
 fn listen(sockets: &mut SocketSet<'static>, port: u16) -> Option<SocketHandle> {

@@ -47,6 +47,9 @@ pub(crate) fn serve(input: &mut Vec<u8>, client: Ipv4Addr) -> Option<Vec<u8>> {
 
 fn answer(target: &str, headers: &BTreeMap<String, String>, client: Ipv4Addr) -> Vec<u8> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if path == "/" {
+        return response(200, "text/plain", b"It works!\n");
+    }
     if path == "/get" {
         let body = get_json(target, query, headers, client);
         return response(200, "application/json", body.as_bytes());

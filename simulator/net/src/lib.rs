@@ -7,6 +7,23 @@
 //! that happens is an event of one queue, ordered by time and sequence, on one virtual clock in nanoseconds; all that
 //! is random comes from one seeded generator. What happens to a frame is told in [`Record`]s, from which the
 //! [`Accountant`] says whether every frame had an end.
+//!
+//! ```
+//! use skep_net::{FlowOptions, Net, NetError, Outcome};
+//! # fn main() -> Result<(), NetError> {
+//! let mut net = Net::new(1, 0);
+//! let (a, b) = (net.add_node("a"), net.add_node("b"));
+//! net.add_uplink(a, "eth0", [2, 0, 0, 0, 0, 1], Some(([192, 168, 1, 1].into(), 24)), 1500)?;
+//! net.add_uplink(b, "eth0", [2, 0, 0, 0, 0, 2], Some(([192, 168, 1, 2].into(), 24)), 1500)?;
+//! let root = net.root(a)?;
+//! net.attach_stack(root, "a")?;
+//! let ping = net.start_ping(root, [192, 168, 1, 2].into(), 1, FlowOptions::default())?;
+//! // () attaches nothing and does not look; a caller with programs implements `Hooks`.
+//! net.run_for(&mut (), 1_000_000_000);
+//! assert_eq!(net.flow(ping).and_then(|state| state.outcome), Some(Outcome::Completed));
+//! # Ok(())
+//! # }
+//! ```
 
 mod accountant;
 mod builder;

@@ -243,6 +243,8 @@ reasons! {
     DevReady = "SKB_DROP_REASON_DEV_READY",
     /// A collect_md tunnel without metadata to send by.
     TunnelTxInfo = "SKB_DROP_REASON_TUNNEL_TXINFO",
+    /// The inner source is the tunnel device's own address: a loop.
+    LocalMac = "SKB_DROP_REASON_LOCAL_MAC",
     /// Not a VXLAN header (flags).
     VxlanInvalidHdr = "SKB_DROP_REASON_VXLAN_INVALID_HDR",
     /// Too many fragments, or they came too late or overlap.

@@ -54,6 +54,8 @@ pub struct DeviceInfo {
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
+    /// Whether it does without ARP (IFF_NOARP).
+    pub noarp: bool,
     /// Its addresses with their prefix lengths.
     pub addresses: Vec<(Ipv4Addr, u8)>,
 }

@@ -76,8 +76,8 @@ impl Net {
         self.attach_stack(ns, hostname)
     }
 
-    /// An HTTP server in the manner of httpbin: `/get` (JSON), `/bytes/N` (N bytes, the same each time), `/status/N`;
-    /// else 404.
+    /// An HTTP server in the manner of httpbin: `/`, `/get` (JSON), `/bytes/N` (N bytes, the same each time),
+    /// `/status/N`; else 404.
     pub fn serve_http(&mut self, ns: NsId, port: u16) -> Result<(), NetError> {
         self.serve_tcp(ns, port, Service::Http)
     }
@@ -95,7 +95,7 @@ impl Net {
         served.then_some(()).ok_or(NetError::PortTaken(port))
     }
 
-    /// A UDP server that sends back what it gets.
+    /// A UDP server that sends back what it gets, but not to a port where another such server listens.
     pub fn serve_udp_echo(&mut self, ns: NsId, port: u16) -> Result<(), NetError> {
         let fresh = self.host(ns)?.udp_echo.insert(port);
         fresh.then_some(()).ok_or(NetError::PortTaken(port))
@@ -257,9 +257,22 @@ impl Net {
     }
 
     /// A packet for a TCP socket.
-    pub(crate) fn host_input(&mut self, h: &mut dyn Hooks, ns: NsId, packet: Vec<u8>) {
+    pub(crate) fn host_input(
+        &mut self,
+        h: &mut dyn Hooks,
+        ns: NsId,
+        remote: (Ipv4Addr, u16),
+        local: (Ipv4Addr, u16),
+        packet: Vec<u8>,
+    ) {
+        let now = self.now;
+        // A server's segments too are cut for the way back (tcp_advertise_mss()).
+        let mtu = self.route(ns, remote.0).map(|r| self.route_mtu(ns, &r));
         if let Ok(host) = self.host(ns) {
-            host.receive(packet);
+            if let Some(mtu) = mtu {
+                host.set_mtu(now, mtu);
+            }
+            host.receive(now, remote, local, packet);
         }
         self.poll_host(h, ns);
     }
@@ -268,6 +281,9 @@ impl Net {
     fn poll_host(&mut self, h: &mut dyn Hooks, ns: NsId) {
         let now = self.now;
         let Some(mut host) = self.namespaces.get_mut(&ns).and_then(|n| n.host.take()) else { return };
+        let own: Vec<Ipv4Addr> =
+            self.devices_in(ns).flat_map(|(_, d)| d.addresses.iter().map(|a| a.0)).collect();
+        host.set_addresses(&own);
         let packets = host.poll(now, &mut self.flows);
         let due: Vec<FlowId> = host.active.clone();
         if let Some(namespace) = self.namespaces.get_mut(&ns) {
@@ -362,6 +378,12 @@ impl Net {
     pub(crate) fn echoes_udp(&self, ns: NsId, port: u16) -> bool {
         let host = self.namespaces.get(&ns).and_then(|n| n.host.as_deref());
         host.is_some_and(|host| host.udp_echo.contains(&port))
+    }
+
+    /// Whether any server echoes at this port. An echo does not answer an echo, or a forged datagram would go to and
+    /// fro for ever; inetd refuses reserved ports for that reason.
+    pub(crate) fn anyone_echoes_udp(&self, port: u16) -> bool {
+        self.namespaces.keys().any(|ns| self.echoes_udp(*ns, port))
     }
 
     fn active_flow(&mut self, ns: NsId, is: impl Fn(&FiveTuple) -> bool) -> Option<&mut Flow> {

@@ -42,6 +42,9 @@ impl Net {
             return self.drop_frame(h, place, &frame, DropReason::TunnelTxInfo);
         };
         let destination = Ipv4Addr::from(tunnel.remote);
+        if frame.skb.len() + wire::IPV4_LEN + UDP_LEN + VXLAN_LEN > usize::from(u16::MAX) {
+            return self.drop_frame(h, place, &frame, DropReason::PktTooBig);
+        }
         let Some(source) = self.outer_source(ns, &tunnel) else {
             return self.drop_frame(h, place, &frame, DropReason::IpOutNoRoutes);
         };
@@ -115,6 +118,14 @@ impl Net {
         let inside = Place { ifindex: Some(ifindex), ..place };
         if frame.skb.len() < ETH_LEN {
             return self.drop_frame(h, inside, &frame, DropReason::PktTooSmall);
+        }
+        // vxlan_set_mac.
+        if self.nodes[node.0 as usize]
+            .devices
+            .get(&ifindex)
+            .is_some_and(|d| d.mac == wire::mac(frame.skb.bytes(), 6))
+        {
+            return self.drop_frame(h, inside, &frame, DropReason::LocalMac);
         }
         // skb_scrub_packet within the namespace, then the metadata. What the card verified was the outer checksum.
         frame.scrub(false);

@@ -12,9 +12,9 @@ pub struct Diagnostic {
     /// The file, as the user named it or as it was found from there.
     pub file: Option<PathBuf>,
     /// The line, from 1.
-    pub line: Option<usize>,
+    pub line: Option<u32>,
     /// The column, from 1.
-    pub column: Option<usize>,
+    pub column: Option<u32>,
     /// The field's path, such as `spec.steps[0].http.from`.
     pub field: Option<String>,
     /// What is wrong.
@@ -38,7 +38,7 @@ impl Diagnostic {
 
     /// The same complaint, at a line and a column, both from 1.
     #[must_use]
-    pub fn at(mut self, line: usize, column: usize) -> Self {
+    pub fn at(mut self, line: u32, column: u32) -> Self {
         self.line = Some(line);
         self.column = Some(column);
         self
@@ -118,7 +118,7 @@ fn join(diagnostics: &[Diagnostic]) -> String {
 
 impl From<skep_manifest::Error> for Diagnostic {
     fn from(e: skep_manifest::Error) -> Self {
-        let some = |n: u32| (n > 0).then_some(n as usize);
+        let some = |n: u32| (n > 0).then_some(n);
         Self {
             line: some(e.line),
             column: some(e.column),

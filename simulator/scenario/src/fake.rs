@@ -2,8 +2,8 @@
 
 use crate::error::SetupError;
 use crate::evidence::{
-    Class, Direction, EndpointFact, Evidence, Fact, Hop, HopKind, HookPoint, Identity, IpcacheFact, Outcome, Packets,
-    PolicyDirection, Verdict, Walk,
+    Class, Direction, EndpointFact, Evidence, Fact, HookPoint, Hop, HopKind, Identity, IpcacheFact, Outcome,
+    Packets, PolicyDirection, Verdict, Walk,
 };
 use crate::frame::{FiveTuple, FrameView, MacAddr, OuterView};
 use crate::snapshot::{ConntrackDirection, ConntrackEntry, Metric, Query, Snapshot};
@@ -79,7 +79,15 @@ fn hop(time_us: u64, node: usize, device: &str, kind: HopKind, view: FrameView, 
 
 fn policy(direction: PolicyDirection, remote: Identity, allowed: bool, rule: &str) -> Fact {
     let match_type = if allowed { "L3-L4" } else { "none" };
-    Fact::Policy { direction, remote, protocol: 6, port: 80, allowed, match_type: match_type.into(), rule: rule.into() }
+    Fact::Policy {
+        direction,
+        remote,
+        protocol: 6,
+        port: 80,
+        allowed,
+        match_type: match_type.into(),
+        rule: rule.into(),
+    }
 }
 
 /// The SYN of the walkthrough; denied by ingress policy if `allowed` is not set.
@@ -107,8 +115,7 @@ pub(crate) fn syn(allowed: bool) -> Walk {
         policy(PolicyDirection::Egress, httpbin(), true, "no policy selects default/curl for egress"),
         Fact::Tunnel { vni: 256, remote: ip("192.168.1.13") },
     ];
-    let mut encap =
-        hop(206, 0, "skep_vxlan", HopKind::Encapsulate, frame(2, 63, (2, 3)), Verdict::Ok);
+    let mut encap = hop(206, 0, "skep_vxlan", HopKind::Encapsulate, frame(2, 63, (2, 3)), Verdict::Ok);
     encap.after = tunnelled.clone();
     let mut from_overlay = hop(
         310,
@@ -150,7 +157,14 @@ pub(crate) fn syn(allowed: bool) -> Walk {
     let mut hops = vec![
         hop(203, 0, "default/curl:eth0", HopKind::Send, plain, Verdict::Ok),
         from_container,
-        hop(205, 0, "skep_vxlan", program(HookPoint::TcEgress, "to_overlay", &[]), frame(2, 63, (2, 3)), Verdict::Ok),
+        hop(
+            205,
+            0,
+            "skep_vxlan",
+            program(HookPoint::TcEgress, "to_overlay", &[]),
+            frame(2, 63, (2, 3)),
+            Verdict::Ok,
+        ),
         encap,
         hop(207, 0, "eth0", program(HookPoint::TcEgress, "to_netdev", &[]), tunnelled.clone(), Verdict::Ok),
         hop(308, 1, "eth0", program(HookPoint::TcIngress, "from_netdev", &[]), tunnelled, Verdict::Ok),
@@ -267,6 +281,7 @@ impl World for FakeWorld {
             Query::Metrics { .. } => Snapshot::Metrics(vec![]),
             Query::Conntrack { node } if node == NODES[0] => Snapshot::Conntrack(vec![conntrack_entry()]),
             Query::Conntrack { .. } => Snapshot::Conntrack(vec![]),
+            Query::Endpoints { .. } => Snapshot::Endpoints(vec![]),
             other => return Err(SetupError::Refused(format!("{other:?}"))),
         })
     }

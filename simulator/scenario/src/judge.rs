@@ -3,11 +3,11 @@
 //! Takes evidence and expectations, and nothing else: it does not know which World it judges, and decides nothing
 //! about packets itself.
 
-use crate::evidence::{Direction, Evidence, PolicyDirection};
+use crate::evidence::{Class, Direction, Drop, Evidence, Identity, PolicyDirection, Verdict};
 use crate::matcher::Count;
 use crate::schema::{
-    AssertStep, ConntrackExpect, CounterDirection, CounterExpect, Expect, ExpectedVerdict, IpcacheExpect, MapExpect,
-    PolicyExpect,
+    AssertStep, ConntrackExpect, CounterDirection, CounterExpect, Expect, ExpectedVerdict, IpcacheExpect,
+    MapExpect, PolicyExpect,
 };
 use crate::snapshot::{ConntrackEntry, IpcacheRow, Metric, PolicyRow};
 use serde::Serialize;
@@ -30,8 +30,8 @@ pub struct FlowVerdict {
 }
 
 impl FlowVerdict {
-    /// What became of a flow: completed, else refused, else dropped by its last drop, else unanswered. Of one that is
-    /// still open: allowed if a connection stands.
+    /// What became of a flow: completed, else refused, else dropped by the drop that decided, else unanswered. Of one
+    /// that is still open: allowed if a connection stands.
     pub fn of(evidence: &Evidence) -> Self {
         let plain = |verdict| Self { verdict, reason: None, at: None, rule: None };
         let outcome = &evidence.outcome;
@@ -41,7 +41,7 @@ impl FlowVerdict {
         if outcome.refused {
             return plain(ExpectedVerdict::Refused);
         }
-        match evidence.drops().pop() {
+        match decisive(evidence) {
             Some(drop) => Self {
                 verdict: ExpectedVerdict::Dropped,
                 at: Some(drop.place.to_string()),
@@ -50,6 +50,17 @@ impl FlowVerdict {
             },
             None => plain(ExpectedVerdict::Unanswered),
         }
+    }
+}
+
+/// The drop that answers for a flow: the last by a program or by the network, else the last by a stack. A stack also
+/// drops what comes late, after the flow was given up for another drop.
+fn decisive(evidence: &Evidence) -> Option<Drop> {
+    let mut drops = evidence.drops();
+    let outside = drops.iter().rposition(|d| !d.reason.starts_with("SKB_DROP_REASON_"));
+    match outside {
+        Some(i) => Some(drops.swap_remove(i)),
+        None => drops.pop(),
     }
 }
 
@@ -107,7 +118,7 @@ pub fn judge(expect: &Expect, observed: Observed<'_>) -> Vec<Mismatch> {
         failed.push(mismatch("status", want, outcome.status.map_or("no response".into(), |s| s.to_string())));
     }
     // A flow that came through all the same may have lost packets: then the last loss answers.
-    let last = evidence.drops().pop();
+    let last = decisive(evidence);
     let reason = last.as_ref().map(|d| d.reason.clone());
     let at = last.as_ref().map(|d| d.place.to_string());
     for (field, want, got) in [("reason", &expect.reason, reason), ("at", &expect.at, at)] {
@@ -125,6 +136,8 @@ pub fn judge(expect: &Expect, observed: Observed<'_>) -> Vec<Mismatch> {
             failed.extend(hooks(field, want, &hooks_of(evidence, direction)));
         }
     }
+    failed.extend(arp(expect, evidence));
+    failed.extend(identities(expect, evidence));
     failed.extend(counters("counters", &expect.counters, observed.counters));
     failed.extend(conntrack("conntrack", &expect.conntrack, observed.conntrack));
     failed.extend(packets(expect, evidence));
@@ -142,6 +155,37 @@ pub fn hooks_of(evidence: &Evidence, direction: Direction) -> Vec<String> {
     walk.hops.iter().filter(|h| h.kind.program().is_some()).map(|h| h.place().to_string()).collect()
 }
 
+fn arp(expect: &Expect, evidence: &Evidence) -> Option<Mismatch> {
+    let want = expect.arp.as_ref()?;
+    let first = evidence.walks.iter().find(|w| w.class == Class::Arp && w.direction == Direction::Forward);
+    let answered = first.and_then(|w| w.hops.iter().find(|h| h.verdict == Verdict::Answered));
+    let got = answered.map(|h| h.place().to_string());
+    (got.as_ref() != Some(want)).then(|| mismatch("arp", want, got.unwrap_or_else(|| "no program answered".into())))
+}
+
+fn identities(expect: &Expect, evidence: &Evidence) -> Vec<Mismatch> {
+    let hops = evidence.first(Direction::Forward).map(|w| w.hops.as_slice()).unwrap_or_default();
+    let mut failed = Vec::new();
+    for (i, want) in expect.identities.iter().enumerate() {
+        let hop = hops.iter().find(|h| h.kind.program().is_some() && h.place().to_string() == want.at);
+        let number = |identity: Option<&Identity>| identity.map(|i| i.number);
+        let source = hop.and_then(|h| number(h.src_identity.as_ref()));
+        let destination = hop.and_then(|h| number(h.dst_identity.as_ref()));
+        let holds = |want: Option<u32>, got: Option<u32>| want.is_none() || want == got;
+        if hop.is_some() && holds(want.source, source) && holds(want.destination, destination) {
+            continue;
+        }
+        let text = |n: Option<u32>, none: &str| n.map_or(none.to_owned(), |n| n.to_string());
+        let expected = format!("{}: {} -> {}", want.at, text(want.source, "any"), text(want.destination, "any"));
+        let got = match hop {
+            Some(_) => format!("{} -> {}", text(source, "unknown"), text(destination, "unknown")),
+            None => "the packet was not there".to_owned(),
+        };
+        failed.push(mismatch(format!("identities[{i}]"), expected, got));
+    }
+    failed
+}
+
 fn describe(verdict: &FlowVerdict, evidence: &Evidence) -> String {
     let mut text = verdict.verdict.name().to_owned();
     if let (Some(reason), Some(at)) = (&verdict.reason, &verdict.at) {
@@ -153,19 +197,21 @@ fn describe(verdict: &FlowVerdict, evidence: &Evidence) -> String {
     text
 }
 
-/// The rule is that of the drop, or of the last policy verdict on the forward way.
+/// The rule is that of the drop; of what was not dropped, any that was asked on the forward way.
 fn rule(expect: &Expect, evidence: &Evidence) -> Option<Mismatch> {
     let want = expect.rule.as_ref()?;
-    let dropped = FlowVerdict::of(evidence).rule;
-    let asked = || {
-        let walk = evidence.first(Direction::Forward)?;
-        walk.hops.iter().rev().find_map(|h| h.rule()).map(str::to_owned)
+    let got: Vec<String> = match FlowVerdict::of(evidence).rule {
+        Some(rule) => vec![rule],
+        None => {
+            let hops = evidence.first(Direction::Forward).map(|w| w.hops.as_slice()).unwrap_or_default();
+            hops.iter().filter_map(|h| h.rule()).map(str::to_owned).collect()
+        }
     };
-    let got = dropped.or_else(asked);
-    match got {
-        Some(got) if got.contains(want.as_str()) => None,
-        got => Some(mismatch("rule", want, got.unwrap_or_else(|| "no policy was asked".into()))),
-    }
+    let found = got.iter().any(|rule| rule.contains(want.as_str()));
+    (!found).then(|| {
+        let got = if got.is_empty() { "no policy was asked".to_owned() } else { got.join("; ") };
+        mismatch("rule", want, got)
+    })
 }
 
 fn hooks(field: &str, want: &[String], got: &[String]) -> Option<Mismatch> {
@@ -180,7 +226,9 @@ fn list(hooks: &[String]) -> String {
 fn sequence(pattern: &[String], hooks: &[String]) -> bool {
     match pattern.split_first() {
         None => hooks.is_empty(),
-        Some((first, rest)) if first == ANY => (0..=hooks.len()).any(|skipped| sequence(rest, &hooks[skipped..])),
+        Some((first, rest)) if first == ANY => {
+            (0..=hooks.len()).any(|skipped| sequence(rest, &hooks[skipped..]))
+        }
         Some((first, rest)) => hooks.first() == Some(first) && sequence(rest, &hooks[1..]),
     }
 }
@@ -198,10 +246,8 @@ fn counters(field: &str, want: &[CounterExpect], got: &BTreeMap<String, Vec<Metr
         let way = direction(counter.direction);
         let name = format!("{} {} at {}", counter.reason, way.name(), counter.node);
         let all = got.get(&counter.node).map(Vec::as_slice).unwrap_or_default();
-        let packets = all
-            .iter()
-            .find(|m| m.reason == counter.reason && m.direction == way)
-            .map_or(0, |m| m.packets);
+        let packets =
+            all.iter().find(|m| m.reason == counter.reason && m.direction == way).map_or(0, |m| m.packets);
         if !counter.packets.holds(packets) {
             failed.push(mismatch(format!("{field}[{i}]"), format!("{name}: {}", counter.packets), packets));
         }
@@ -209,7 +255,11 @@ fn counters(field: &str, want: &[CounterExpect], got: &BTreeMap<String, Vec<Metr
     failed
 }
 
-fn conntrack(field: &str, want: &[ConntrackExpect], got: &BTreeMap<String, Vec<ConntrackEntry>>) -> Vec<Mismatch> {
+fn conntrack(
+    field: &str,
+    want: &[ConntrackExpect],
+    got: &BTreeMap<String, Vec<ConntrackEntry>>,
+) -> Vec<Mismatch> {
     let mut failed = Vec::new();
     for (i, expect) in want.iter().enumerate() {
         let all = got.get(&expect.node).map(Vec::as_slice).unwrap_or_default();
@@ -325,7 +375,9 @@ fn ipcache(field: &str, want: &IpcacheExpect, state: &State) -> Option<Mismatch>
         expected += &format!(" tunnel endpoint {endpoint}");
         holds &= endpoint.to_string() == tunnel;
     }
-    (!holds).then(|| mismatch(field, expected, format!("identity {} tunnel endpoint {tunnel}", row.identity.number)))
+    (!holds).then(|| {
+        mismatch(field, expected, format!("identity {} tunnel endpoint {tunnel}", row.identity.number))
+    })
 }
 
 fn policy(field: &str, want: &PolicyExpect, state: &State) -> Option<Mismatch> {

@@ -18,12 +18,8 @@ enum Bound {
 
 impl Bound {
     fn split(text: &str) -> (Self, &str) {
-        const SIGNS: [(&str, Bound); 4] = [
-            (">=", Bound::AtLeast),
-            ("<=", Bound::AtMost),
-            (">", Bound::MoreThan),
-            ("<", Bound::LessThan),
-        ];
+        const SIGNS: [(&str, Bound); 4] =
+            [(">=", Bound::AtLeast), ("<=", Bound::AtMost), (">", Bound::MoreThan), ("<", Bound::LessThan)];
         SIGNS
             .iter()
             .find_map(|(sign, bound)| Some((*bound, text.strip_prefix(sign)?.trim())))
@@ -232,9 +228,8 @@ mod tests {
             flags: vec![],
             src_identity: 256,
         };
-        let matches = |text: &str| {
-            serde_json::from_value::<ConntrackPattern>(text.into()).unwrap().matches(&entry)
-        };
+        let matches =
+            |text: &str| serde_json::from_value::<ConntrackPattern>(text.into()).unwrap().matches(&entry);
         assert!(matches("TCP OUT 10.42.1.80:* -> 10.42.0.51:80"));
         assert!(matches("* * *:* -> *:*"));
         for wrong in [

@@ -58,8 +58,7 @@ impl Names {
             }
             _ => {
                 for i in 0..self.replicas(resource) {
-                    self.pods
-                        .insert(format!("{}/{}-{i}", resource.namespace(), resource.name()), None);
+                    self.pods.insert(format!("{}/{}-{i}", resource.namespace(), resource.name()), None);
                 }
             }
         }

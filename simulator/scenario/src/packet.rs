@@ -41,7 +41,9 @@ pub(crate) fn build(spec: &PacketSpec, src: Ipv4Addr, dst: Ipv4Addr) -> Result<V
         }
         (None, Some(udp), None) => ip.udp(udp.sport, udp.dport).write(&mut out, &payload),
         (None, None, Some(icmp)) => {
-            let echo = Icmpv4Type::EchoRequest(IcmpEchoHeader { id: icmp.id, seq: icmp.seq });
+            let header = IcmpEchoHeader { id: icmp.id, seq: icmp.seq };
+            let echo =
+                if icmp.reply { Icmpv4Type::EchoReply(header) } else { Icmpv4Type::EchoRequest(header) };
             ip.icmpv4(echo).write(&mut out, &payload)
         }
         _ => return Err(Diagnostic::new("a packet has exactly one of tcp, udp and icmp")),

@@ -53,7 +53,7 @@ pub struct PlannedStep {
     /// Its number, from 1.
     pub number: usize,
     /// Its line in scenario.yaml.
-    pub line: usize,
+    pub line: u32,
     /// What it does, for reports: `http default/curl -> http://10.42.0.51:80/get`.
     pub title: String,
     /// What it does.
@@ -98,13 +98,14 @@ impl Plan {
             ]
         })?;
         let shown = file.display().to_string();
-        let (document, source) = skep_manifest::yaml::from_str::<Document>(&shown, &text).map_err(diagnostics)?;
+        let (document, source) =
+            skep_manifest::yaml::from_str::<Document>(&shown, &text).map_err(diagnostics)?;
         Planner::new(file, source, document, options)?.plan()
     }
 
     /// Where a field of the scenario's file stands: the line, from 1.
-    pub fn line_of(&self, field: &str) -> usize {
-        self.source.at(field).line as usize
+    pub fn line_of(&self, field: &str) -> u32 {
+        self.source.at(field).line
     }
 }
 
@@ -163,6 +164,10 @@ impl Planner {
         let loaded = self.load(&manifests);
         self.names.add(&loaded.resources);
         self.names.or_one_node();
+        if !self.errors.is_empty() {
+            // Whether steps name what is there cannot be told.
+            return Err(self.errors);
+        }
 
         let mut steps = Vec::new();
         for (i, step) in self.document.spec.steps.clone().into_iter().enumerate() {
@@ -202,7 +207,8 @@ impl Planner {
                 self.complain(&field, format!("there are two nodes {}", node.name), "give each its own name");
             }
         }
-        let entry = |n: &NodeSpec| NodeEntry { name: n.name.clone(), address: n.address, pod_cidr: n.pod_cidr };
+        let entry =
+            |n: &NodeSpec| NodeEntry { name: n.name.clone(), address: n.address, pod_cidr: n.pod_cidr };
         self.document.spec.nodes.iter().map(entry).collect()
     }
 
@@ -250,10 +256,7 @@ impl Planner {
     /// A complaint at a field of the scenario.
     fn at(&self, field: &str, message: impl Into<String>) -> Diagnostic {
         let place = self.source.value_at(field);
-        Diagnostic::new(message)
-            .in_file(&self.file)
-            .at(place.line as usize, place.column as usize)
-            .about(field)
+        Diagnostic::new(message).in_file(&self.file).at(place.line, place.column).about(field)
     }
 
     fn known_node(&self, field: &str, node: &str) -> Result<(), Diagnostic> {

@@ -71,14 +71,20 @@ outer! {
 pub fn all() -> impl Iterator<Item = Reason> {
     DropReason::ALL
         .iter()
-        .map(|r| Reason { name: r.name(), number: Some(r.number()), text: r.text(), explanation: r.explanation() })
+        .map(|r| Reason {
+            name: r.name(),
+            number: Some(r.number()),
+            text: r.text(),
+            explanation: r.explanation(),
+        })
         .chain(OUTER.iter().copied())
 }
 
 /// The reason of a name, or of a number that Hubble or a metric showed.
 pub fn find(name_or_number: &str) -> Option<Reason> {
     all().find(|r| {
-        r.name.eq_ignore_ascii_case(name_or_number) || r.number.is_some_and(|n| n.to_string() == name_or_number)
+        r.name.eq_ignore_ascii_case(name_or_number)
+            || r.number.is_some_and(|n| n.to_string() == name_or_number)
     })
 }
 

@@ -152,9 +152,7 @@ impl ScenarioReport {
             None if all_skipped => (Status::Skipped, vec![]),
             None => (worst.unwrap_or(Status::Passed), vec![]),
             Some(SetupError::Input(all)) => (Status::Error, all),
-            Some(SetupError::Refused(why)) => {
-                (Status::Error, vec![Diagnostic::new(why).in_file(&plan.file)])
-            }
+            Some(SetupError::Refused(why)) => (Status::Error, vec![Diagnostic::new(why).in_file(&plan.file)]),
             Some(SetupError::InvariantBroken(why)) => (Status::Broken, vec![Diagnostic::new(why)]),
         };
         let folder = plan.file.parent().unwrap_or(&plan.file).display();
@@ -239,14 +237,14 @@ pub struct Failure {
     #[serde(skip)]
     pub path: String,
     /// The line, from 1.
-    pub line: usize,
+    pub line: u32,
     /// What does not hold.
     #[serde(flatten)]
     pub mismatch: Mismatch,
 }
 
 impl Failure {
-    pub(crate) fn new(file: &Path, line: usize, mismatch: Mismatch) -> Self {
+    pub(crate) fn new(file: &Path, line: u32, mismatch: Mismatch) -> Self {
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         Self { file: name, path: file.display().to_string(), line, mismatch }
     }
@@ -327,7 +325,8 @@ pub fn shown(evidence: &Evidence) -> Vec<&Walk> {
         .walks
         .iter()
         .filter(|w| {
-            let dropped = w.hops.iter().find_map(|h| Some((h.place().to_string(), h.verdict.reason()?.to_owned())));
+            let dropped =
+                w.hops.iter().find_map(|h| Some((h.place().to_string(), h.verdict.reason()?.to_owned())));
             let first = classes.insert((w.direction, w.class));
             let new_end =
                 dropped.is_some_and(|(place, reason)| ends.insert((w.direction, w.class, place, reason)));

@@ -5,12 +5,12 @@
 use crate::error::{Diagnostic, SetupError};
 use crate::evidence::Evidence;
 use crate::judge::{self, FlowVerdict, Observed, State};
-use crate::opinion::Opinion;
+use crate::opinion::{Opinion, Placement};
 use crate::plan::{Action, Plan, PlannedStep};
 use crate::report::{CounterDelta, Failure, ScenarioReport, Status, StepReport};
 use crate::schema::{AssertStep, ConntrackExpect};
 use crate::snapshot::{ConntrackEntry, Metric, Query, Snapshot};
-use crate::world::{Capability, Change, FlowId, Until, World};
+use crate::world::{Capability, FlowId, Until, World};
 use std::collections::BTreeMap;
 
 /// What the caller decides.
@@ -41,7 +41,12 @@ impl Progress for Silent {
 }
 
 /// Carries out a plan. Never fails: what goes wrong is in the report.
-pub fn run(plan: &Plan, world: &mut dyn World, options: RunOptions, progress: &mut dyn Progress) -> ScenarioReport {
+pub fn run(
+    plan: &Plan,
+    world: &mut dyn World,
+    options: RunOptions,
+    progress: &mut dyn Progress,
+) -> ScenarioReport {
     progress.scenario(plan);
     let skips = skips(plan, world);
     let mut runner = Runner {
@@ -51,7 +56,7 @@ pub fn run(plan: &Plan, world: &mut dyn World, options: RunOptions, progress: &m
         nodes: Vec::new(),
         objects: BTreeMap::new(),
         steps: Vec::new(),
-        opinion: Opinion::new(&plan.manifests),
+        opinion: Opinion::new(&plan.manifests, &plan.cluster.nodes),
     };
     let error = runner.all(&skips, options, progress).err();
     let report = ScenarioReport::new(plan, runner.objects, runner.steps, error, options);
@@ -167,7 +172,8 @@ impl Runner<'_> {
             failures = self.locate(step, "expect", judge::judge(expect, observed));
         }
         let verdict = FlowVerdict::of(&evidence);
-        if let Some(mismatch) = self.opinion.judge(step, &evidence, &verdict) {
+        let placement = if self.opinion.concerns(step) { self.placement()? } else { Placement::new() };
+        if let Some(mismatch) = self.opinion.judge(step, &evidence, &verdict, &placement) {
             failures.push(Failure::new(&self.plan.file, step.line, mismatch));
         }
         let mut report = StepReport::judged(step, failures);
@@ -200,6 +206,21 @@ impl Runner<'_> {
         Ok(all)
     }
 
+    /// Where each pod is, if that can be seen.
+    fn placement(&mut self) -> Result<Placement, SetupError> {
+        let mut all = Placement::new();
+        if !self.world.offers().capabilities.contains(&Capability::Inspect) {
+            return Ok(all);
+        }
+        for node in self.nodes.clone() {
+            match self.world.inspect(&Query::Endpoints { node: node.clone() })? {
+                Snapshot::Endpoints(rows) => all.insert(node, rows),
+                other => return Err(wrong_answer("endpoints", &other)),
+            };
+        }
+        Ok(all)
+    }
+
     fn metrics_of(&mut self, node: &str) -> Result<Vec<Metric>, SetupError> {
         match self.world.inspect(&Query::Metrics { node: node.to_owned() })? {
             Snapshot::Metrics(metrics) => Ok(metrics),
@@ -207,7 +228,10 @@ impl Runner<'_> {
         }
     }
 
-    fn conntrack(&mut self, wanted: &[ConntrackExpect]) -> Result<BTreeMap<String, Vec<ConntrackEntry>>, SetupError> {
+    fn conntrack(
+        &mut self,
+        wanted: &[ConntrackExpect],
+    ) -> Result<BTreeMap<String, Vec<ConntrackEntry>>, SetupError> {
         let mut all = BTreeMap::new();
         for expect in wanted {
             if all.contains_key(&expect.node) {
@@ -295,11 +319,6 @@ fn growth(
         grown.insert(node.clone(), rows);
     }
     grown
-}
-
-/// Whether a change makes the network unreliable.
-pub(crate) fn is_fault(change: &Change) -> bool {
-    matches!(change, Change::Fault(_))
 }
 
 #[cfg(test)]

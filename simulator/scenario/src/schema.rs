@@ -225,7 +225,7 @@ pub struct PacketSpec {
     pub tcp: Option<TcpSpec>,
     /// A UDP datagram.
     pub udp: Option<UdpSpec>,
-    /// An ICMP echo request.
+    /// An ICMP echo.
     pub icmp: Option<IcmpSpec>,
     /// Bytes of payload, all zero. Default: 0.
     #[serde(default)]
@@ -279,7 +279,7 @@ pub struct UdpSpec {
     pub dport: u16,
 }
 
-/// An ICMP echo request.
+/// An ICMP echo.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct IcmpSpec {
     /// The identifier.
@@ -287,6 +287,9 @@ pub struct IcmpSpec {
     /// The sequence number. Default: 1.
     #[serde(default = "first")]
     pub seq: u16,
+    /// A reply instead of a request.
+    #[serde(default)]
+    pub reply: bool,
 }
 
 const fn first() -> u16 {
@@ -393,6 +396,10 @@ pub struct Expect {
     pub hooks: Option<Vec<String>>,
     /// The programs that the first packet of the reply met.
     pub reply_hooks: Option<Vec<String>>,
+    /// Which hook answered the first question for the next hop's Ethernet address, as `PROGRAM@NODE`.
+    pub arp: Option<String>,
+    /// Identities that programs knew the first packet's ends by.
+    pub identities: Vec<IdentityExpect>,
     /// By how much counters of `skep_metrics` grew in this step.
     pub counters: Vec<CounterExpect>,
     /// Entries of conntrack after this step.
@@ -415,6 +422,17 @@ pub enum ExpectedVerdict {
     Refused,
     /// Nothing was dropped, and nobody answered.
     Unanswered,
+}
+
+/// The identities of the first packet's ends at one hook.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct IdentityExpect {
+    /// The hook, as `PROGRAM@NODE`.
+    pub at: String,
+    /// The source's number.
+    pub source: Option<u32>,
+    /// The destination's number.
+    pub destination: Option<u32>,
 }
 
 /// A counter.

@@ -202,7 +202,11 @@ impl ConntrackEntry {
             expires_s: i64::from(value.lifetime) - i64::try_from(now_s).unwrap_or(i64::MAX),
             packets: value.packets,
             bytes: value.bytes,
-            flags: CONNTRACK_FLAGS.iter().filter(|(b, _)| value.flags & b != 0).map(|(_, n)| (*n).to_owned()).collect(),
+            flags: CONNTRACK_FLAGS
+                .iter()
+                .filter(|(b, _)| value.flags & b != 0)
+                .map(|(_, n)| (*n).to_owned())
+                .collect(),
             src_identity: value.src_sec_id,
         }
     }

@@ -18,7 +18,7 @@ const WIDE: usize = 120;
 /// No narrower than this, whatever the terminal says.
 const NARROWEST: usize = 60;
 /// Between two columns.
-const GAP: &str = "  ";
+const GAP: &str = " ";
 /// Indentation of what stands below a hop.
 const INDENT: usize = 10;
 const NANOS_PER_MILLI: u64 = 1_000_000;
@@ -114,13 +114,38 @@ fn verdict(verdict: &Verdict) -> String {
     }
 }
 
-/// The trace of a flow: its walks, each with a heading, then its Hubble line.
-pub fn render(evidence: &Evidence, style: TextStyle) -> String {
-    let walks = shown(evidence);
-    let lines: Vec<Vec<TraceLine>> = walks.iter().map(|w| w.hops.iter().map(TraceLine::of).collect()).collect();
-    let widths = widths(lines.iter().flatten());
+/// The names of [`TraceLine::columns`].
+const NAMES: [&str; 6] = ["ms", "node", "device", "hook", "program", "identities"];
+
+/// The trace of a flow: its walks in order of time, each with a heading, then its Hubble line. A packet that went the
+/// same way as one before it has one line. Walks that began before `since_ns`, of a flow that was left open, were shown
+/// when it was.
+pub fn render(evidence: &Evidence, since_ns: u64, style: TextStyle) -> String {
+    let mut walks = shown(evidence);
+    walks.retain(|w| w.hops.first().is_some_and(|h| h.time_ns >= since_ns));
+    // A packet that waits for its next hop's address begins its walk with the question.
+    walks.sort_by_key(|w| (w.hops.first().map(|h| h.time_ns), w.class != Class::Arp));
+    let mut ways: Vec<(Direction, Vec<String>)> = Vec::new();
+    let mut parts = Vec::new();
+    for walk in walks {
+        let way = (walk.direction, way(walk));
+        let again = ways.contains(&way);
+        ways.push(way);
+        let hops = walk.hops.iter().filter(|h| tells_something(h));
+        let lines: Vec<TraceLine> = if again { vec![] } else { hops.map(TraceLine::of).collect() };
+        parts.push((walk, lines));
+    }
+    let widths = widths(parts.iter().flat_map(|(_, lines)| lines));
     let mut out = String::new();
-    for (walk, lines) in walks.iter().zip(&lines) {
+    if !parts.is_empty() {
+        out += &style.paint(Style::new().dimmed(), &column_names(&widths, style.width));
+        out.push('\n');
+    }
+    for (walk, lines) in &parts {
+        if lines.is_empty() {
+            out += &same_way(walk, style);
+            continue;
+        }
         out += &heading(walk, style);
         for line in lines {
             out += &layout(line, &widths, style);
@@ -131,9 +156,71 @@ pub fn render(evidence: &Evidence, style: TextStyle) -> String {
     out
 }
 
+/// The wire between nodes says nothing unless it loses the frame.
+fn tells_something(hop: &Hop) -> bool {
+    !(matches!(hop.kind, HopKind::Transit) && hop.verdict == Verdict::Ok)
+}
+
+/// When the last of a flow's packets that were shown came to its end: what a later step shows begins after it.
+pub fn end_ns(evidence: &Evidence) -> u64 {
+    evidence.walks.iter().flat_map(|w| w.hops.last()).map(|h| h.time_ns + 1).max().unwrap_or(0)
+}
+
+/// Everywhere that a packet was, and what became of it there.
+fn way(walk: &Walk) -> Vec<String> {
+    walk.hops.iter().map(|h| format!("{} {} {}", h.place(), h.kind.name(), verdict(&h.verdict))).collect()
+}
+
+fn column_names(widths: &[usize; 6], width: usize) -> String {
+    let mut out = String::new();
+    let shown = if width.max(NARROWEST) >= WIDE { 6 } else { 5 };
+    for (i, (name, w)) in NAMES.iter().zip(widths).take(shown).enumerate() {
+        let _ = if i == 0 { write!(out, "{name:>w$}{GAP}") } else { write!(out, "{name:<w$}{GAP}") };
+    }
+    out + "verdict"
+}
+
+/// `>> data 10.42.1.80:49152 -> 10.42.0.51:80 TCP, the same way: 1.558 to 1.660, delivered, ct established`.
+fn same_way(walk: &Walk, style: TextStyle) -> String {
+    let (Some(first), Some(last)) = (walk.hops.first(), walk.hops.last()) else { return String::new() };
+    let mut parts = vec![
+        format!("{} to {}", format_time(first.time_ns), format_time(last.time_ns)),
+        verdict(&last.verdict),
+    ];
+    for hop in &walk.hops {
+        for fact in facts::at_the_end(hop) {
+            if !parts.contains(&fact) {
+                parts.push(fact);
+            }
+        }
+    }
+    let line = format!("{} {}, the same way", arrow(walk), what(walk));
+    let mut out = style.paint(Style::new().bold(), &line) + "\n";
+    for row in wrap(&parts, None, style.width.max(NARROWEST) - INDENT) {
+        let _ = writeln!(out, "{:INDENT$}{row}", "");
+    }
+    out
+}
+
+const fn arrow(walk: &Walk) -> &'static str {
+    match walk.direction {
+        Direction::Forward => ">>",
+        Direction::Reply => "<<",
+    }
+}
+
+/// `SYN 10.42.1.80:49152 -> 10.42.0.51:80 TCP`.
+fn what(walk: &Walk) -> String {
+    let first = walk.hops.first().map(|h| &h.before);
+    match first.and_then(|f| f.tuple) {
+        Some(tuple) => format!("{} {tuple}", walk.class.name()),
+        None => first.map_or_else(|| walk.class.name().to_owned(), |f| f.summary()),
+    }
+}
+
 /// The widest of each column.
 fn widths<'a>(lines: impl Iterator<Item = &'a TraceLine>) -> [usize; 6] {
-    let mut widths = [0; 6];
+    let mut widths = NAMES.map(str::len);
     for line in lines {
         for (width, column) in widths.iter_mut().zip(line.columns()) {
             *width = (*width).max(column.chars().count());
@@ -144,22 +231,10 @@ fn widths<'a>(lines: impl Iterator<Item = &'a TraceLine>) -> [usize; 6] {
 
 /// `SYN 10.42.1.80:49152 -> 10.42.0.51:80 TCP, default/curl (256) -> default/httpbin (257)`.
 fn heading(walk: &Walk, style: TextStyle) -> String {
-    let arrow = match walk.direction {
-        Direction::Forward => ">>",
-        Direction::Reply => "<<",
-    };
-    let first = walk.hops.first().map(|h| &h.before);
-    let what = match first.and_then(|f| f.tuple) {
-        Some(tuple) => format!("{} {tuple}", walk.class.name()),
-        None => first.map_or_else(|| walk.class.name().to_owned(), |f| f.summary()),
-    };
-    let (src, dst) = ends(walk);
-    let who = match (src, dst) {
+    let (arrow, what) = (arrow(walk), what(walk));
+    let who = match ends(walk) {
         (None, None) => String::new(),
-        (src, dst) => {
-            let text = |i: Option<&Identity>| i.map_or("?".to_owned(), ToString::to_string);
-            format!("{GAP}{} -> {}", text(src), text(dst))
-        }
+        (src, dst) => format!("  {} -> {}", end_text(src), end_text(dst)),
     };
     let line = format!("{arrow} {what}{who}");
     let bold = Style::new().bold();
@@ -169,6 +244,15 @@ fn heading(walk: &Walk, style: TextStyle) -> String {
         vec![format!("{arrow} {what}"), format!("   {}", who.trim_start())]
     };
     lines.iter().map(|l| style.paint(bold, l) + "\n").collect()
+}
+
+/// `default/curl (256)`; of an identity of which only labels are known, the number.
+fn end_text(identity: Option<&Identity>) -> String {
+    match identity {
+        None => "?".to_owned(),
+        Some(i) if i.text.contains('=') => format!("({})", i.number),
+        Some(i) => i.to_string(),
+    }
 }
 
 /// The identities of a packet's ends, as the hop that knew them last.
@@ -210,7 +294,7 @@ fn wide(line: &TraceLine, widths: &[usize; 6], width: usize, style: TextStyle) -
 fn narrow(line: &TraceLine, widths: &[usize; 6], width: usize, style: TextStyle) -> String {
     let mut head = String::new();
     for (i, (column, w)) in line.columns().iter().zip(widths).take(5).enumerate() {
-        let _ = if i == 0 { write!(head, "{column:>w$} ") } else { write!(head, "{column:<w$} ") };
+        let _ = if i == 0 { write!(head, "{column:>w$}{GAP}") } else { write!(head, "{column:<w$}{GAP}") };
     }
     let mut below = Vec::new();
     let room = width.saturating_sub(head.chars().count());
@@ -292,7 +376,12 @@ pub fn flow_line(evidence: &Evidence) -> String {
         None if matches!(hop.kind, HopKind::Deliver) => ("to-endpoint", "FORWARDED"),
         None => ("to-stack", "FORWARDED"),
     };
-    let mut line = format!("{} [{}]: {from} -> {to} {kind} {word} ({})", format_time(hop.time_ns), hop.node, view.summary());
+    let mut line = format!(
+        "{} [{}]: {from} -> {to} {kind} {word} ({})",
+        format_time(hop.time_ns),
+        hop.node,
+        view.summary()
+    );
     if let Some(status) = evidence.outcome.status {
         let _ = write!(line, " HTTP {status}, {} bytes", evidence.outcome.bytes);
     } else if verdict.verdict == ExpectedVerdict::Refused {
@@ -326,7 +415,11 @@ fn deciding_hop<'a>(evidence: &'a Evidence, verdict: &FlowVerdict) -> Option<(&'
     }
     let delivered = |(w, h): &(&Walk, &Hop)| matches!(h.verdict, Verdict::Delivered) && w.class != Class::Arp;
     let data = |(w, _): &(&Walk, &Hop)| w.direction == Direction::Reply && w.class == Class::Data;
-    hops().filter(delivered).find(data).or_else(|| hops().filter(delivered).last()).or_else(|| hops().last())
+    hops()
+        .filter(delivered)
+        .find(data)
+        .or_else(|| hops().rfind(delivered))
+        .or_else(|| hops().next_back())
 }
 
 #[cfg(test)]

@@ -172,8 +172,8 @@ impl fmt::Display for Target {
 pub enum Stimulus {
     /// One HTTP/1.1 GET over a connection of its own, given up after [`HTTP_TIMEOUT`].
     ///
-    /// A pod answers HTTP on every TCP containerPort that it declares: `/bytes/N` with N bytes, everything else with
-    /// 200 and a short body.
+    /// A pod answers HTTP on every TCP containerPort that it declares, in the manner of httpbin: `/get` with 200 and a
+    /// short body, `/bytes/N` with N bytes, `/status/N` with that status, everything else with 404.
     Http {
         /// The pod.
         from: String,

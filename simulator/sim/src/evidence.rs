@@ -131,9 +131,23 @@ impl Builder<'_> {
                 What::Dropped { reason: DropReason::TcIngress | DropReason::TcEgress }
                     if hops.last().is_some_and(|h| h.verdict.reason().is_some()) => {}
                 What::Consumed { by: Taker::Hook } => {}
-                what => hops.extend(self.plain_hop(&entry.record, what, &before, &entry.view)),
+                what => {
+                    let mut hop = self.plain_hop(&entry.record, what, &before, &entry.view);
+                    // What happens between nodes is told of the sending one.
+                    if let (Some(hop), None, Some(last)) = (&mut hop, entry.record.node, hops.last()) {
+                        hop.node.clone_from(&last.node);
+                        hop.device.clone_from(&last.device);
+                    }
+                    hops.extend(hop);
+                }
             }
             before = entry.view.clone();
+        }
+        // What happens between nodes happens to a frame of the node that sent it.
+        for i in 1..hops.len() {
+            if hops[i].node.is_empty() {
+                hops[i].node = hops[i - 1].node.clone();
+            }
         }
         hops
     }
@@ -220,7 +234,10 @@ impl Builder<'_> {
         let host = record.node.and_then(|n| self.machine.members.get(n.0 as usize)).map(|m| &m.host);
         let device = match (host, record.ifindex, record.ns) {
             (Some(host), Some(ifindex), _) => host.device_name(ifindex),
-            (_, None, Some(ns)) => self.net.namespace_name(ns).unwrap_or_default().to_owned(),
+            (_, None, Some(ns)) => match self.net.namespace_name(ns).unwrap_or_default() {
+                "" => "stack".to_owned(),
+                pod => pod.to_owned(),
+            },
             _ => String::new(),
         };
         Hop {

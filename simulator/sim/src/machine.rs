@@ -165,7 +165,8 @@ impl Machine {
             match (&done.action, &done.result) {
                 (action, Err(e)) => self.refused.push(format!("{}: {action:?}: {e}", host.name)),
                 (Action::EndpointReady { endpoint }, Ok(_)) => {
-                    if let Some(pod) = agent.pod_of(*endpoint) {
+                    // A new agent says it again of pods that run since long.
+                    if let Some(pod) = agent.pod_of(*endpoint).filter(|p| !self.started.contains_key(*p)) {
                         let ports = self.ports.get(pod).map_or(&[][..], Vec::as_slice);
                         match begin_pod(net, host, pod, ports) {
                             Ok(ns) => {

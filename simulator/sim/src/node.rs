@@ -155,8 +155,12 @@ impl Hands<'_> {
             }
             Action::CreateDevice { link, device } => return self.create_device(link, device),
             Action::DeleteDevice { link } => {
-                let ifindex = self.ifindex(link)?;
-                self.net.delete_device(self.host.id, ifindex).map_err(refused)?;
+                // One that is gone already, with its pod's namespace, is what was asked for.
+                if let Ok(ifindex) = self.ifindex(link)
+                    && self.net.device(self.host.id, ifindex).is_some()
+                {
+                    self.net.delete_device(self.host.id, ifindex).map_err(refused)?;
+                }
             }
             Action::SetRoute { key, route } => self.set_route(key, route)?,
             Action::DeleteRoute { key } => {
@@ -245,17 +249,11 @@ impl Hands<'_> {
     }
 
     fn set_addresses(&mut self, ifindex: IfIndex, end: &model::End) -> Result<(), Refused> {
+        self.net.set_noarp(self.host.id, ifindex, !end.arp).map_err(refused)?;
         for address in &end.addresses {
             self.net
                 .add_address(self.host.id, ifindex, address.addr(), address.prefix_len())
                 .map_err(refused)?;
-            if !end.arp {
-                // Without ARP every neighbour has the device's own address (dev->dev_addr, arp_constructor()); the
-                // only one that routes name is the router, which is this address.
-                self.net
-                    .set_neighbour(self.host.id, ifindex, address.addr(), end.mac.octets())
-                    .map_err(refused)?;
-            }
         }
         Ok(())
     }

@@ -105,20 +105,7 @@ fn config(node: &NodeInfo, hashes: &BTreeMap<Object, String>) -> Config {
 }
 
 fn diagnostics(errors: Errors) -> SetupError {
-    let place = |n: u32| (n > 0).then_some(n as usize);
-    SetupError::Input(
-        errors
-            .into_iter()
-            .map(|e| Diagnostic {
-                file: (!e.file.is_empty()).then(|| e.file.into()),
-                line: place(e.line),
-                column: place(e.column),
-                field: e.field,
-                message: e.message,
-                help: e.help,
-            })
-            .collect(),
-    )
+    SetupError::from(errors)
 }
 
 fn load(paths: &[PathBuf], ignore_kinds: &[String]) -> Result<Vec<Loaded>, SetupError> {

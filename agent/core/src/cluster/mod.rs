@@ -8,7 +8,8 @@ mod nodes;
 mod pods;
 
 use crate::change::{
-    Change, ContainerPort, EndpointRequest, Identity, IdentityLabels, Labels, NodeInfo, PodAt, PodKey, Request, Step,
+    Change, ContainerPort, EndpointRequest, Identity, IdentityLabels, Labels, NodeInfo, PodAt, PodKey,
+    Request, Step,
 };
 use crate::policy::{self, Policy, PolicyKey};
 use ipnet::Ipv4Net;
@@ -165,7 +166,11 @@ impl Cluster {
 
     /// Gives a pod other labels: `Some` sets one, `None` takes it away. They last until the pod's object is applied
     /// again.
-    pub fn relabel(&mut self, pod: &PodKey, labels: &BTreeMap<String, Option<String>>) -> Result<Vec<Step>, Errors> {
+    pub fn relabel(
+        &mut self,
+        pod: &PodKey,
+        labels: &BTreeMap<String, Option<String>>,
+    ) -> Result<Vec<Step>, Errors> {
         if !self.state.pods.contains_key(pod) {
             let known: Vec<String> = self.state.pods.keys().map(ToString::to_string).collect();
             let error = Error::of_file(SCENARIO, format!("there is no pod {pod}"));
@@ -234,7 +239,9 @@ fn made_by(state: &State, pod: &PodKey, key: &Key) -> bool {
     match key.kind {
         "Pod" => pod.name == key.name,
         "NetworkPolicy" => false,
-        _ => pod.name.rsplit_once('-').is_some_and(|(owner, n)| owner == key.name && n.parse::<u32>().is_ok()),
+        _ => {
+            pod.name.rsplit_once('-').is_some_and(|(owner, n)| owner == key.name && n.parse::<u32>().is_ok())
+        }
     }
 }
 
@@ -302,9 +309,9 @@ fn namespaces_and_identities(
         if pod.host_network {
             continue;
         }
-        let namespace = objects
-            .iter()
-            .find(|o| matches!(o.resource, Resource::Namespace(_)) && o.resource.name() == draft.key.namespace);
+        let namespace = objects.iter().find(|o| {
+            matches!(o.resource, Resource::Namespace(_)) && o.resource.name() == draft.key.namespace
+        });
         let labels = Arc::new(IdentityLabels {
             namespace: draft.key.namespace.clone(),
             namespace_labels: namespace_labels(&draft.key.namespace, namespace),
@@ -318,7 +325,9 @@ fn namespaces_and_identities(
             free
         });
         if id == 0 {
-            errors.0.push(draft.source.error("metadata.labels", "no identity is free for one more set of labels"));
+            errors.0.push(
+                draft.source.error("metadata.labels", "no identity is free for one more set of labels"),
+            );
         }
         pod.identity = id;
         state.identities.insert(id, labels);

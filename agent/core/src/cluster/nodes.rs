@@ -104,7 +104,12 @@ impl Draft {
         }
     }
 
-    fn finish(&self, name: &str, others: &BTreeMap<String, NodeInfo>, errors: &mut Errors) -> Option<NodeInfo> {
+    fn finish(
+        &self,
+        name: &str,
+        others: &BTreeMap<String, NodeInfo>,
+        errors: &mut Errors,
+    ) -> Option<NodeInfo> {
         let (place, path) = self.place.clone()?;
         let missing = |what: &str, help: &str| {
             Error::at(place.clone(), format!("node {name} has no {what}")).field(path.clone()).help(help)
@@ -118,9 +123,7 @@ impl Draft {
             errors.0.push(missing("podCIDR", help));
         }
         let (address, cidr) = (self.address.as_ref()?, self.pod_cidr.as_ref()?);
-        let wrong = |said: &Error, message: String, help: &str| {
-            Error { message, ..said.clone() }.help(help)
-        };
+        let wrong = |said: &Error, message: String, help: &str| Error { message, ..said.clone() }.help(help);
         let node = NodeInfo { name: name.to_owned(), address: address.value, pod_cidr: cidr.value.trunc() };
         let before = errors.0.len();
         if node.pod_cidr.prefix_len() > 30 {
@@ -137,8 +140,19 @@ impl Draft {
                 let message = format!("node {name} has the address {} too", node.address);
                 errors.0.push(wrong(&address.error, message, "give every node an address of its own"));
             }
+            if other.pod_cidr.contains(&node.address) {
+                let message =
+                    format!("{} lies in the podCIDR {} of node {name}", node.address, other.pod_cidr);
+                errors.0.push(wrong(&address.error, message, "give the node an address of its own"));
+            }
+            if node.pod_cidr.contains(&other.address) {
+                let message =
+                    format!("{} contains the address {} of node {name}", node.pod_cidr, other.address);
+                errors.0.push(wrong(&cidr.error, message, "take another network for the pods"));
+            }
             if other.pod_cidr.contains(&node.pod_cidr) || node.pod_cidr.contains(&other.pod_cidr) {
-                let message = format!("{} overlaps the podCIDR {} of node {name}", node.pod_cidr, other.pod_cidr);
+                let message =
+                    format!("{} overlaps the podCIDR {} of node {name}", node.pod_cidr, other.pod_cidr);
                 errors.0.push(wrong(&cidr.error, message, "give every node a podCIDR of its own"));
             }
         }
@@ -157,7 +171,9 @@ fn say<T: PartialEq + std::fmt::Display>(
         Some(said) if said.value != value => {
             let field = said.error.field.clone().unwrap_or_default();
             let message = format!("{value} differs from {} at {} {field}", said.value, said.error.location());
-            errors.0.push(Error { message, ..error }.help("leave it out in one of the places, or make them equal"));
+            errors.0.push(
+                Error { message, ..error }.help("leave it out in one of the places, or make them equal"),
+            );
         }
         Some(_) => {}
         None => *slot = Some(Said { value, error }),

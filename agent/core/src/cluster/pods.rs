@@ -3,6 +3,7 @@
 use super::{PodInfo, State};
 use crate::change::{ContainerPort, Labels, NamedPorts, NodeInfo, PodKey, Protocol};
 use k8s_openapi::api::core::v1::PodSpec;
+use skep_abi::map::CALL_POLICY;
 use skep_manifest::{Errors, Loaded, Resource, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -55,7 +56,8 @@ pub(super) fn drafts<'a>(objects: &'a [Loaded], nodes: &[String], errors: &mut E
             Resource::Pod(pod) => {
                 let labels = pod.metadata.labels.clone().unwrap_or_default();
                 let spec = pod.spec.clone().unwrap_or_default();
-                let mut draft = draft(object, "spec", object.resource.name().to_owned(), labels, &spec, errors);
+                let mut draft =
+                    draft(object, "spec", object.resource.name().to_owned(), labels, &spec, errors);
                 draft.ip = status_ip(object, errors);
                 vec![draft]
             }
@@ -205,17 +207,16 @@ pub(super) fn place(drafts: &[Draft<'_>], before: &State, state: &mut State, err
             },
             None => kept.map(|p| p.ip).filter(|ip| check_ip(*ip, &node).is_ok()),
         };
-        if let Some(ip) = ip.filter(|_| !draft.host_network) {
-            if let Some(other) = by_ip.insert(ip, draft) {
-                // The one that says its address is to blame; if both do, the later one.
-                let (blamed, other) = if draft.ip.is_some() { (draft, other) } else { (other, draft) };
-                let path = blamed.ip.map_or("metadata.name", |(_, path)| path);
-                let at = other.source.value_at(other.ip.map_or("metadata.name", |(_, path)| path));
-                let message = format!("pod {} has the address {ip} too, at {at}", other.key);
-                let error = blamed.source.error(path, message);
-                errors.0.push(error.help("give one of them another address, or none"));
-                continue;
-            }
+        let own = ip.filter(|_| !draft.host_network);
+        if let Some((ip, other)) = own.and_then(|ip| Some((ip, by_ip.insert(ip, draft)?))) {
+            // The one that says its address is to blame; if both do, the later one.
+            let (blamed, other) = if draft.ip.is_some() { (draft, other) } else { (other, draft) };
+            let path = blamed.ip.map_or("metadata.name", |(_, path)| path);
+            let at = other.source.value_at(other.ip.map_or("metadata.name", |(_, path)| path));
+            let message = format!("pod {} has the address {ip} too, at {at}", other.key);
+            let error = blamed.source.error(path, message);
+            errors.0.push(error.help("give one of them another address, or none"));
+            continue;
         }
         placed.push((draft, node, ip));
     }
@@ -232,19 +233,22 @@ pub(super) fn place(drafts: &[Draft<'_>], before: &State, state: &mut State, err
     for (draft, node, ip) in placed {
         let (next_ip, next_endpoint) = free_from.entry(node.name.clone()).or_insert((0, 1));
         let Some(ip) = ip.or_else(|| free_ip(&node, next_ip, |ip| by_ip.contains_key(&ip))) else {
-            let message = format!("no address of {} is free on node {} for {}", node.pod_cidr, node.name, draft.key);
-            errors.0.push(draft.source.error("metadata.name", message).help("widen the podCIDR, or add a node"));
+            let message =
+                format!("no address of {} is free on node {} for {}", node.pod_cidr, node.name, draft.key);
+            errors
+                .0
+                .push(draft.source.error("metadata.name", message).help("widen the podCIDR, or add a node"));
             continue;
         };
         let endpoint = match kept_endpoints.get(&draft.key) {
-            _ if draft.host_network => 0,
-            Some(id) => *id,
-            None => {
-                while !endpoints.insert((node.name.clone(), *next_endpoint)) && *next_endpoint < u16::MAX {
-                    *next_endpoint += 1;
-                }
-                *next_endpoint
-            }
+            _ if draft.host_network => Some(0),
+            Some(id) => Some(*id),
+            None => free_endpoint(next_endpoint, |id| !endpoints.insert((node.name.clone(), id))),
+        };
+        let Some(endpoint) = endpoint else {
+            let message = format!("node {} has no endpoint free for {}", node.name, draft.key);
+            errors.0.push(draft.source.error("metadata.name", message).help("add a node"));
+            continue;
         };
         if !draft.host_network {
             by_ip.insert(ip, draft);
@@ -320,4 +324,17 @@ fn free_ip(node: &NodeInfo, next: &mut u32, taken: impl Fn(Ipv4Addr) -> bool) ->
             return Some(ip);
         }
     }
+}
+
+/// The lowest endpoint's id that nobody has; `next` remembers how far the search has come.
+fn free_endpoint(next: &mut u16, mut taken: impl FnMut(u16) -> bool) -> Option<u16> {
+    // The id is a slot of the program array.
+    while u32::from(*next) < CALL_POLICY.max_entries {
+        let id = *next;
+        *next += 1;
+        if !taken(id) {
+            return Some(id);
+        }
+    }
+    None
 }

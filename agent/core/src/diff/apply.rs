@@ -17,7 +17,7 @@ pub fn apply(datapath: &mut Datapath, action: &Action) -> Result<(), Refused> {
             refuse_if(datapath.devices.contains_key(link), || format!("device {link} is there already"))?;
             datapath.devices.insert(link.clone(), device.clone());
         }
-        Action::DeleteDevice { link } => delete_device(datapath, link)?,
+        Action::DeleteDevice { link } => delete_device(datapath, link),
         Action::SetRoute { key, route } => {
             datapath.routes.insert(key.clone(), route.clone());
         }
@@ -82,9 +82,8 @@ pub fn apply(datapath: &mut Datapath, action: &Action) -> Result<(), Refused> {
     Ok(())
 }
 
-fn delete_device(datapath: &mut Datapath, link: &Link) -> Result<(), Refused> {
-    let device = datapath.devices.remove(link);
-    let device = device.ok_or_else(|| Refused::new(format!("there is no device {link}")))?;
+fn delete_device(datapath: &mut Datapath, link: &Link) {
+    let Some(device) = datapath.devices.remove(link) else { return };
     let mut ends = vec![link.clone()];
     if let DeviceKind::Veth { peer, .. } = device.kind {
         ends.push(peer);
@@ -100,7 +99,6 @@ fn delete_device(datapath: &mut Datapath, link: &Link) -> Result<(), Refused> {
         datapath.maps.values_mut().flat_map(|m| m.entries.values_mut()).for_each(stale);
         datapath.loads.values_mut().flat_map(|l| l.globals.values_mut()).for_each(stale);
     }
-    Ok(())
 }
 
 fn refuse_if(refused: bool, why: impl FnOnce() -> String) -> Result<(), Refused> {

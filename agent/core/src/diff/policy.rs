@@ -46,7 +46,8 @@ pub(super) struct NewNetwork {
 /// The networks that are to get an identity that nobody has yet.
 pub(super) fn new_networks(have: &Datapath, want: &Datapath) -> Vec<NewNetwork> {
     let had = identities_in_use(have);
-    let (Some(have), Some(want)) = (have.maps.get(map::IPCACHE.name), want.maps.get(map::IPCACHE.name)) else {
+    let (Some(have), Some(want)) = (have.maps.get(map::IPCACHE.name), want.maps.get(map::IPCACHE.name))
+    else {
         return Vec::new();
     };
     let sec_identity = |v: &Value| RemoteEndpointInfo::from_bytes(&v.bytes).map(|i| i.sec_identity);

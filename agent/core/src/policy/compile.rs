@@ -7,6 +7,7 @@ use super::{Direction, Peer, Policy, PolicyKey, Ports, Rule, RuleRef, WhichPorts
 use crate::change::IdentityLabels;
 use ipnet::Ipv4Net;
 use skep_abi::{Be16, identity, map};
+use skep_core::policy::Decider;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -69,7 +70,8 @@ impl EntryKey {
             _ => return None,
         };
         let (wide, narrow) = if self.l4_prefix <= other.l4_prefix { (self, other) } else { (other, self) };
-        let nested = Self::masked(wide.identity, wide.direction, narrow.protocol, narrow.port, wide.l4_prefix);
+        let nested =
+            Self::masked(wide.identity, wide.direction, narrow.protocol, narrow.port, wide.l4_prefix);
         (nested == wide && wide.direction == narrow.direction).then_some(Self { identity, ..narrow })
     }
 }
@@ -102,6 +104,15 @@ pub struct PolicyMap {
     pub entries: BTreeMap<EntryKey, BTreeSet<Origin>>,
     /// The policies that select the subject, by direction; none: that direction is not isolated.
     pub selecting: BTreeMap<Direction, Vec<PolicyKey>>,
+}
+
+/// What a policy map decides about a packet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// Whether the packet is allowed.
+    pub allowed: bool,
+    /// The entry that decided, and what made it; `None`: no entry matched, and the packet is denied by default.
+    pub entry: Option<(EntryKey, BTreeSet<Origin>)>,
 }
 
 /// What a compilation reads beside the subject.
@@ -137,6 +148,25 @@ pub fn compile(subject: &IdentityLabels, context: Context<'_>) -> PolicyMap {
 }
 
 impl PolicyMap {
+    /// What a program would decide over this map about a packet of an endpoint that the map is for; `identity` is the
+    /// other end's, `port` the destination's in host byte order (0 in ICMP).
+    pub fn decide(&self, identity: u32, direction: Direction, protocol: u8, port: u16) -> Decision {
+        let lookup = |identity| {
+            let key = |l4| EntryKey::masked(identity, direction, protocol, port, l4);
+            (8..=24).rev().chain([0]).map(key).find(|k| self.entries.contains_key(k))
+        };
+        let (own, wildcard) = (lookup(identity), lookup(identity::UNKNOWN));
+        let entry = |key: EntryKey| map::PolicyEntry::new(false, key.l4_prefix);
+        let decision = skep_core::policy::decide(own.map(entry), wildcard.map(entry));
+        let key = match decision.decider {
+            Decider::Default => None,
+            Decider::Identity => own,
+            Decider::Wildcard => wildcard,
+        };
+        let entry = key.and_then(|k| Some((k, self.entries.get(&k)?.clone())));
+        Decision { allowed: decision.refused.is_none(), entry }
+    }
+
     fn add(&mut self, key: EntryKey, origin: Origin) {
         self.entries.entry(key).or_default().insert(origin);
     }

@@ -7,7 +7,7 @@ pub(crate) mod ports;
 pub(crate) mod read;
 mod selector;
 
-pub use compile::{Context, EntryKey, Origin, PolicyMap, compile};
+pub use compile::{Context, Decision, EntryKey, Origin, PolicyMap, compile};
 pub use read::read;
 pub use selector::{Operator, Requirement, Selector};
 

@@ -13,10 +13,8 @@ use skep_manifest::{Error, Errors, Source};
 /// Defaults are the API's: without `policyTypes` it isolates ingress, and egress if it has an egress section; a rule
 /// without peers is about all of them, one without ports about all of all protocols; a port without protocol is TCP.
 pub fn read(namespace: &str, object: &NetworkPolicy, source: &Source) -> Result<Policy, Errors> {
-    let key = PolicyKey {
-        namespace: namespace.to_owned(),
-        name: object.metadata.name.clone().unwrap_or_default(),
-    };
+    let key =
+        PolicyKey { namespace: namespace.to_owned(), name: object.metadata.name.clone().unwrap_or_default() };
     let mut reader = Reader { source, errors: Errors::default() };
     let spec = object.spec.clone().unwrap_or_default();
     let subject = reader.selector("spec.podSelector", spec.pod_selector.as_ref());
@@ -94,8 +92,7 @@ impl Reader<'_> {
     ) -> Rule {
         let path = format!("spec.{}[{index}]", direction.name());
         let at = self.source.at(&path);
-        let origin =
-            RuleRef { policy: policy.clone(), direction, index, file: at.file, line: at.line };
+        let origin = RuleRef { policy: policy.clone(), direction, index, file: at.file, line: at.line };
         // The API: an empty list is as good as none.
         let peers = peers.filter(|p| !p.is_empty()).map(|peers| {
             let path = |i| format!("{path}.{peers_field}[{i}]");

@@ -50,8 +50,7 @@ impl Selector {
     pub fn read(api: &LabelSelector) -> Result<Self, (usize, String)> {
         let mut requirements = Vec::new();
         for (key, value) in api.match_labels.iter().flatten() {
-            requirements
-                .push(Requirement { key: key.clone(), operator: Operator::In(vec![value.clone()]) });
+            requirements.push(Requirement { key: key.clone(), operator: Operator::In(vec![value.clone()]) });
         }
         for (i, e) in api.match_expressions.iter().flatten().enumerate() {
             let values = e.values.clone().unwrap_or_default();

@@ -94,7 +94,10 @@ pub(crate) fn config(node: &str) -> Config {
         node: node.to_owned(),
         uplink: "eth0".to_owned(),
         uplink_mac: skep_abi::Mac::from_octets([2, 0, 0, 0, 0, 1]),
-        objects: skep_abi::program::Object::ALL.iter().map(|o| (*o, format!("sha256-of-{}", o.name()))).collect(),
+        objects: skep_abi::program::Object::ALL
+            .iter()
+            .map(|o| (*o, format!("sha256-of-{}", o.name())))
+            .collect(),
     }
 }
 
@@ -144,7 +147,11 @@ impl World {
         let (agent, node) = &self.nodes[node];
         let links = &node.datapath.links;
         let have = diff::canonical(&node.datapath, links);
-        assert!(have == diff::canonical(&agent.desired().datapath, links), "{}", self.first_difference(&have, agent));
+        assert!(
+            have == diff::canonical(&agent.desired().datapath, links),
+            "{}",
+            self.first_difference(&have, agent)
+        );
     }
 
     fn first_difference(&self, have: &Datapath, agent: &Agent) -> String {
@@ -184,7 +191,10 @@ pub(crate) fn entry(name: &str, address: &str, pod_cidr: &str) -> NodeEntry {
 
 /// The walkthrough's two nodes.
 pub(crate) fn two_nodes() -> [NodeEntry; 2] {
-    [entry("ubuntu-dev2", "192.168.1.12", "10.42.1.0/24"), entry("ubuntu-dev3", "192.168.1.13", "10.42.0.0/24")]
+    [
+        entry("ubuntu-dev2", "192.168.1.12", "10.42.1.0/24"),
+        entry("ubuntu-dev3", "192.168.1.13", "10.42.0.0/24"),
+    ]
 }
 
 pub(crate) const CURL_AND_HTTPBIN: &str = "

@@ -76,6 +76,11 @@ pub(crate) const OUTSIDE: [&str; 5] = ["1.2.3.4", "1.2.3.5", "1.2.9.9", "9.9.9.9
 pub(crate) const PROTOCOLS: [(&str, u8); 3] = [("TCP", 6), ("UDP", 17), ("SCTP", 132)];
 pub(crate) const PORTS: [u16; 6] = [1, 79, 80, 81, 8080, 65535];
 
+/// The name of a pod.
+pub(crate) fn pod_key(pods: &[Pod], i: usize) -> PodKey {
+    PodKey::new(NAMESPACES[pods[i].namespace].0, format!("p{i}"))
+}
+
 fn requirement() -> impl Strategy<Value = Requirement> {
     let key = || prop::sample::select(vec!["x", "y", "team"]);
     let value = || prop::sample::select(vec!["0", "1", "r", "b"]);
@@ -155,7 +160,8 @@ fn selector_text(selector: &Selector) -> String {
     let (mut labels, mut expressions) = (BTreeMap::new(), Vec::new());
     for r in selector {
         let expression = |key, operator, values: &[&str]| {
-            let values = if values.is_empty() { String::new() } else { format!(", values: {}", strings(values)) };
+            let values =
+                if values.is_empty() { String::new() } else { format!(", values: {}", strings(values)) };
             format!("{{key: {key:?}, operator: {operator}{values}}}")
         };
         match r {
@@ -243,7 +249,10 @@ pub(crate) fn pod_text(i: usize, pod: &Pod) -> String {
 pub(crate) fn namespaces_text() -> String {
     let text = |(name, labels): &(&str, &[(&str, &str)])| {
         let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}: {v}")).collect();
-        format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{}}}}}\n", labels.join(", "))
+        format!(
+            "---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{}}}}}\n",
+            labels.join(", ")
+        )
     };
     NAMESPACES.iter().map(text).collect()
 }
@@ -269,7 +278,10 @@ pub(crate) struct Packet {
 }
 
 pub(crate) fn packets(pods: usize) -> Vec<Packet> {
-    let ends = (0..pods).map(End::Pod).chain((0..OUTSIDE.len()).map(End::Outside)).chain([End::Node(0), End::Node(1)]);
+    let ends = (0..pods)
+        .map(End::Pod)
+        .chain((0..OUTSIDE.len()).map(End::Outside))
+        .chain([End::Node(0), End::Node(1)]);
     let ends: Vec<End> = ends.collect();
     let mut out = Vec::new();
     for subject in 0..pods {
@@ -295,8 +307,9 @@ fn selects(selector: &Selector, labels: &BTreeMap<&str, &str>) -> bool {
 }
 
 fn in_block(block: usize, ip: Ipv4Addr) -> bool {
-    let (network, bits) = BLOCKS[block].0.split_once('/').unwrap();
-    let (network, bits): (Ipv4Addr, u32) = (network.parse().unwrap(), bits.parse().unwrap());
+    let (network, bits) = BLOCKS[block].0.split_once('/').expect("well-formed");
+    let (network, bits): (Ipv4Addr, u32) =
+        (network.parse().expect("well-formed"), bits.parse().expect("well-formed"));
     let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
     u32::from(network) & mask == u32::from(ip) & mask
 }
@@ -335,7 +348,8 @@ fn rule_matches(pods: &[Pod], policy: &Policy, rule: &Rule, packet: Packet) -> b
         || peers.iter().any(|p| match (p, packet.other) {
             (Peer::Pods(namespaces, selector), End::Pod(i)) => {
                 let other = &pods[i];
-                let mut labels: BTreeMap<&str, &str> = NAMESPACES[other.namespace].1.iter().copied().collect();
+                let mut labels: BTreeMap<&str, &str> =
+                    NAMESPACES[other.namespace].1.iter().copied().collect();
                 labels.insert("kubernetes.io/metadata.name", NAMESPACES[other.namespace].0);
                 let namespace = match namespaces {
                     Some(s) => selects(s, &labels),
@@ -344,7 +358,7 @@ fn rule_matches(pods: &[Pod], policy: &Policy, rule: &Rule, packet: Packet) -> b
                 namespace && selector.as_ref().is_none_or(|s| selects(s, &other.labels))
             }
             (Peer::Block(block, except), End::Outside(i)) => {
-                let ip = OUTSIDE[i].parse().unwrap();
+                let ip = OUTSIDE[i].parse().expect("well-formed");
                 in_block(*block, ip) && !except.iter().any(|e| in_block(*e, ip))
             }
             _ => false,
@@ -371,11 +385,11 @@ fn rule_matches(pods: &[Pod], policy: &Policy, rule: &Rule, packet: Packet) -> b
 /// Whether the maps of the subject's node let a packet through; the subject's endpoint and the others' addresses are
 /// the cluster's.
 pub(crate) fn maps_let_through(datapath: &Datapath, cluster: &Cluster, pods: &[Pod], packet: Packet) -> bool {
-    let info = |i: usize| &cluster.pods()[&PodKey::new(NAMESPACES[pods[i].namespace].0, format!("p{i}"))];
+    let info = |i: usize| &cluster.pods()[&pod_key(pods, i)];
     let ip: Ipv4Addr = match packet.other {
         End::Pod(i) => info(i).ip,
-        End::Outside(i) => OUTSIDE[i].parse().unwrap(),
-        End::Node(i) => NODES[i].1.parse().unwrap(),
+        End::Outside(i) => OUTSIDE[i].parse().expect("well-formed"),
+        End::Node(i) => NODES[i].1.parse().expect("well-formed"),
     };
     let ipcache = &datapath.maps[map::IPCACHE.name].entries;
     let identity = (0..=32_u32)
@@ -385,7 +399,7 @@ pub(crate) fn maps_let_through(datapath: &Datapath, cluster: &Cluster, pods: &[P
             let key = IpcacheKey::ipv4(Be32::from_host(u32::from(ip) & mask), bits).to_bytes();
             ipcache.get(key.as_slice())
         })
-        .map_or(2, |v| RemoteEndpointInfo::from_bytes(&v.bytes).unwrap().sec_identity);
+        .map_or(2, |v| RemoteEndpointInfo::from_bytes(&v.bytes).expect("well-formed").sec_identity);
     let policy = format!("skep_policy_v2_{:05}", info(packet.subject).endpoint);
     let entries = &datapath.maps[&policy].entries;
     let lookup = |label: u32| {

@@ -46,9 +46,10 @@ impl Net {
         mut frame: Frame,
     ) {
         let place = self.place_in(ns, Some(ifindex));
-        let (Some(node), Some((kind, own))) =
-            (place.node, self.devices_in(ns).find(|(i, _)| *i == ifindex).map(|(_, d)| (d.kind, d.mac)))
-        else {
+        let (Some(node), Some((kind, own, noarp))) = (
+            place.node,
+            self.devices_in(ns).find(|(i, _)| *i == ifindex).map(|(_, d)| (d.kind, d.mac, d.noarp)),
+        ) else {
             return self.drop_frame(h, place, &frame, DropReason::DevReady);
         };
         let known = if kind == DeviceKind::Loopback {
@@ -59,7 +60,7 @@ impl Net {
             let o = next_hop.octets();
             Some([0x01, 0x00, 0x5e, o[1] & 0x7f, o[2], o[3]])
         } else {
-            self.neighbour_mac(ns, ifindex, next_hop)
+            self.neighbour_mac(ns, ifindex, next_hop).or(noarp.then_some(own))
         };
         if let Some(mac) = known {
             set_ethernet(&mut frame, mac, own);
@@ -104,8 +105,13 @@ impl Net {
         entry.timer = Some(self.queue.push(at, Event::Neighbour { ns, ifindex, address: target }));
         // arp_announce 0: the packet's own source if it is ours, else an address of the device or the namespace.
         let chosen = packet_source.filter(|s| self.is_local(ns, *s)).or_else(|| {
-            let on = self.devices_in(ns).find(|(i, _)| *i == ifindex).and_then(|(_, d)| d.addresses.first());
-            on.or_else(|| self.devices_in(ns).find_map(|(_, d)| d.addresses.first())).map(|a| a.0)
+            let addresses = |on: Option<IfIndex>| {
+                self.devices_in(ns)
+                    .filter(move |(i, _)| on.is_none_or(|on| on == *i))
+                    .flat_map(|(_, d)| d.addresses.iter().map(|a| a.0))
+                    .find(|a| !a.is_loopback())
+            };
+            addresses(Some(ifindex)).or_else(|| addresses(None))
         });
         let own = self.nodes[node.0 as usize].devices.get(&ifindex).map_or([0; 6], |d| d.mac);
         let sender = chosen.unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -149,7 +155,9 @@ impl Net {
     /// `arp_process`.
     pub(crate) fn arp_input(&mut self, h: &mut dyn Hooks, ns: NsId, ifindex: IfIndex, frame: Frame) {
         let place = self.place_in(ns, Some(ifindex));
-        if frame.skb.packet_type == PacketType::OtherHost {
+        let noarp =
+            self.devices_in(ns).any(|(i, d)| i == ifindex && (d.noarp || d.kind == DeviceKind::Loopback));
+        if noarp || frame.skb.packet_type == PacketType::OtherHost {
             return self.record(h, place, &frame, What::Consumed { by: Taker::Arp });
         }
         let Some(arp) = Arp::parse(frame.network()).filter(|a| matches!(a.operation, 1 | 2)) else {

@@ -69,7 +69,7 @@ impl Net {
         let ns = place.ns?;
         let length = ip.total_len - ip.header_len;
         // ip_frag_queue: beyond 65535 bytes, empty, or a middle part that is not a multiple of eight.
-        if ip.offset + length > 65535 || length == 0 || (ip.more_fragments && length % 8 != 0) {
+        if ip.offset + length > 65535 || length == 0 || (ip.more_fragments && !length.is_multiple_of(8)) {
             self.drop_frame(h, place, &frame, DropReason::IpInHdr);
             return None;
         }

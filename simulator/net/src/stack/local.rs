@@ -61,7 +61,10 @@ impl Net {
         }
         if self.echoes_udp(ns, port) && self.is_local(ns, ip.destination) {
             self.record(h, place, &frame, What::Delivered { socket: Socket::Udp });
-            return self.send_udp(h, ns, (ip.destination, port), (ip.source, source_port), &payload);
+            if !self.anyone_echoes_udp(source_port) {
+                self.send_udp(h, ns, (ip.destination, port), (ip.source, source_port), &payload);
+            }
+            return;
         }
         self.icmp_error(h, ns, &frame, 3, 3, [0; 4]);
         self.drop_frame(h, place, &frame, DropReason::NoSocket);
@@ -93,7 +96,7 @@ impl Net {
             TcpMatch::Socket => {
                 let packet = packet.to_vec();
                 self.record(h, place, &frame, What::Delivered { socket: Socket::Tcp });
-                self.host_input(h, ns, packet);
+                self.host_input(h, ns, (ip.source, source_port), (ip.destination, port), packet);
             }
             // A listener takes nothing but a SYN (tcp_rcv_state_process).
             TcpMatch::Listener | TcpMatch::None => {

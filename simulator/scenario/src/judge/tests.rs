@@ -9,12 +9,8 @@ fn expect(text: &str) -> Expect {
 
 fn judged(allowed: bool, text: &str) -> Vec<String> {
     let evidence = fake::evidence(allowed);
-    let denied = Metric {
-        reason: "POLICY_DENIED".into(),
-        direction: PolicyDirection::Ingress,
-        packets: 1,
-        bytes: 74,
-    };
+    let denied =
+        Metric { reason: "POLICY_DENIED".into(), direction: PolicyDirection::Ingress, packets: 1, bytes: 74 };
     let counters = BTreeMap::from([("ubuntu-dev3".to_owned(), if allowed { vec![] } else { vec![denied] })]);
     let conntrack = BTreeMap::from([("ubuntu-dev2".to_owned(), vec![fake::conntrack_entry()])]);
     let observed = Observed { evidence: &evidence, counters: &counters, conntrack: &conntrack };
@@ -28,6 +24,9 @@ const HOOKS: &str = r#"["from_container@ubuntu-dev2", "to_overlay@ubuntu-dev2", 
 fn what_holds_holds() {
     let hooks = format!(r#"{{"verdict": "allowed", "status": 200, "hooks": {HOOKS}, "bytes": ">=1"}}"#);
     assert!(judged(true, &hooks).is_empty());
+    let known = r#"{"identities": [{"at": "from_container@ubuntu-dev2", "source": 256, "destination": 257},
+                                   {"at": "from_overlay@ubuntu-dev3", "source": 256}]}"#;
+    assert!(judged(true, known).is_empty());
     let denied = r#"{
         "verdict": "dropped", "reason": "POLICY_DENIED", "at": "handle_policy@ubuntu-dev3",
         "rule": "default/deny-all", "packets": {"sent": 1, "delivered": 0},
@@ -71,7 +70,11 @@ fn every_canary_fails_in_its_own_field() {
             "counters[0]",
         ),
         (true, r#"{"conntrack": [{"node": "ubuntu-dev2", "entry": "TCP IN *:* -> *:*"}]}"#, "conntrack[0]"),
-        (true, r#"{"conntrack": [{"node": "ubuntu-dev2", "entry": "* *  *:* -> *:*", "count": 0}]}"#, "conntrack[0]"),
+        (
+            true,
+            r#"{"conntrack": [{"node": "ubuntu-dev2", "entry": "* *  *:* -> *:*", "count": 0}]}"#,
+            "conntrack[0]",
+        ),
         (
             true,
             r#"{"conntrack": [{"node": "ubuntu-dev2", "entry": "* * *:* -> *:*", "flags": ["RxClosing"]}]}"#,
@@ -97,6 +100,11 @@ fn every_canary_fails_in_its_own_field() {
             r#"{"conntrack": [{"node": "ubuntu-dev2", "entry": "* * *:* -> *:*", "identity": 257}]}"#,
             "conntrack[0].identity",
         ),
+        (true, r#"{"arp": "from_container@ubuntu-dev2"}"#, "arp"),
+        (true, r#"{"identities": [{"at": "from_container@ubuntu-dev2", "source": 257}]}"#, "identities[0]"),
+        (true, r#"{"identities": [{"at": "from_container@ubuntu-dev2", "destination": 256}]}"#, "identities[0]"),
+        (true, r#"{"identities": [{"at": "to_overlay@ubuntu-dev2", "source": 256}]}"#, "identities[0]"),
+        (true, r#"{"identities": [{"at": "to_container@ubuntu-dev3"}]}"#, "identities[0]"),
         (false, r#"{"packets": {"delivered": 1}}"#, "packets.delivered"),
         (true, r#"{"bytes": 1000000}"#, "bytes"),
     ];
@@ -108,8 +116,16 @@ fn every_canary_fails_in_its_own_field() {
 #[test]
 fn dots_stand_for_any_number_of_hooks_and_nothing_else_does() {
     let hooks: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
-    let fits = |pattern: &[&str]| sequence(&pattern.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>(), &hooks);
-    for good in [&["a", "b", "c"][..], &["..."], &["a", "..."], &["...", "c"], &["a", "...", "c"], &["...", "b", "..."]] {
+    let fits =
+        |pattern: &[&str]| sequence(&pattern.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>(), &hooks);
+    for good in [
+        &["a", "b", "c"][..],
+        &["..."],
+        &["a", "..."],
+        &["...", "c"],
+        &["a", "...", "c"],
+        &["...", "b", "..."],
+    ] {
         assert!(fits(good), "{good:?}");
     }
     for bad in [&["a", "b"][..], &["b", "..."], &["...", "b"], &["a", "...", "b"], &["c", "...", "a"], &[]] {

@@ -28,6 +28,12 @@ impl Planner {
                 }
             }
         }
+        if let Some(arp) = &expect.arp {
+            self.known_hook(&format!("{field}.arp"), arp)?;
+        }
+        for (i, row) in expect.identities.iter().enumerate() {
+            self.known_hook(&format!("{field}.identities[{i}].at"), &row.at)?;
+        }
         self.check_counters(&format!("{field}.counters"), &expect.counters)?;
         self.check_conntrack(&format!("{field}.conntrack"), &expect.conntrack)
     }
@@ -50,7 +56,9 @@ impl Planner {
             self.known_node(&format!("{field}.maps[{i}].node"), &row.node)?;
             if !MAPS.iter().any(|m| m.name == row.name) {
                 let hint = suggest::hint(&row.name, MAPS.iter().map(|m| m.name));
-                return Err(self.at(&format!("{field}.maps[{i}].name"), format!("no map {}", row.name)).help(hint));
+                return Err(self
+                    .at(&format!("{field}.maps[{i}].name"), format!("no map {}", row.name))
+                    .help(hint));
             }
         }
         Ok(())
@@ -132,7 +140,9 @@ impl Planner {
     /// The node in `WHAT@NODE`.
     fn known_at<'a>(&self, field: &str, place: &'a str) -> Result<&'a str, Diagnostic> {
         let Some((_, node)) = place.rsplit_once('@') else {
-            return Err(self.at(field, format!("{place:?} names no node")).help("write it like from_container@NODE"));
+            return Err(self
+                .at(field, format!("{place:?} names no node"))
+                .help("write it like from_container@NODE"));
         };
         self.known_node(field, node)?;
         Ok(node)

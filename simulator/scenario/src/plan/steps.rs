@@ -43,7 +43,7 @@ impl Planner {
             self.check_expect(&format!("{at}.expect"), expect)?;
         }
         let needs = needs(&action, step);
-        let line = self.source.at(&at).line as usize;
+        let line = self.source.at(&at).line;
         Ok(PlannedStep { number: i + 1, line, title, action, expect: step.expect.clone(), needs })
     }
 
@@ -132,7 +132,11 @@ impl Planner {
                 http.port.unwrap_or(HTTP_PORT),
                 http.path.clone().unwrap_or_else(|| "/".to_owned()),
             ),
-            _ => return Err(self.at(field, "http needs a url, or else to, port and path").help("give one of both")),
+            _ => {
+                return Err(self
+                    .at(field, "http needs a url, or else to, port and path")
+                    .help("give one of both"));
+            }
         };
         if http.url.is_some() && (http.port.is_some() || http.path.is_some()) {
             return Err(self.at(field, "port and path stand in the url").help("leave them out beside url"));
@@ -224,7 +228,8 @@ impl Planner {
                 title += &format!(" loss {text}");
                 Some(parse_share(text).ok_or_else(|| {
                     let message = format!("{text:?} is no share of the frames");
-                    self.at(&format!("{field}.loss"), message).help("write it like 10% or 0.5%, from 0% to 100%")
+                    self.at(&format!("{field}.loss"), message)
+                        .help("write it like 10% or 0.5%, from 0% to 100%")
                 })?)
             }
         };
@@ -392,9 +397,14 @@ mod tests {
     #[test]
     fn a_url_is_an_address_a_port_and_a_path() {
         let address = Target::Address("10.42.0.51".parse().unwrap());
-        assert_eq!(parse_url("http://10.42.0.51:8080/get?a=b"), Ok((address.clone(), 8080, "/get?a=b".into())));
+        assert_eq!(
+            parse_url("http://10.42.0.51:8080/get?a=b"),
+            Ok((address.clone(), 8080, "/get?a=b".into()))
+        );
         assert_eq!(parse_url("http://10.42.0.51"), Ok((address, 80, "/".into())));
-        for bad in ["10.42.0.51/get", "https://10.42.0.51/", "http://httpbin/", "http://10.42.0.51:0/", "http://:x"] {
+        for bad in
+            ["10.42.0.51/get", "https://10.42.0.51/", "http://httpbin/", "http://10.42.0.51:0/", "http://:x"]
+        {
             assert!(parse_url(bad).is_err(), "{bad}");
         }
     }

@@ -50,7 +50,8 @@ fn case(step: &StepReport) -> TestCase {
                 let m = &f.mismatch;
                 format!("{}:{}: {}: expected {}, got {}", f.file, f.line, m.field, m.expected, m.got)
             });
-            let text = lines.chain(why.iter().map(|w| format!("skipped: {w}"))).collect::<Vec<_>>().join("\n");
+            let text =
+                lines.chain(why.iter().map(|w| format!("skipped: {w}"))).collect::<Vec<_>>().join("\n");
             status.set_message(text).set_type("expectation");
             status
         }

@@ -68,10 +68,12 @@ fn step_text(step: &StepReport, style: TextStyle) -> String {
         let word = style.paint(status_style(Status::Skipped), "skip");
         let _ = writeln!(out, "       {word} step {} {}: {why}", step.number, step.title);
     }
-    for failure in &step.failures {
+    if !step.failures.is_empty() {
         let word = style.paint(status_style(Status::Failed), "FAIL");
-        let m = &failure.mismatch;
         let _ = writeln!(out, "       {word} step {} {}", step.number, step.title);
+    }
+    for failure in &step.failures {
+        let m = &failure.mismatch;
         let _ = writeln!(out, "         {}:{}: {}", failure.path, failure.line, m.field);
         let _ = writeln!(out, "         expected {}", m.expected);
         let _ = writeln!(out, "         got      {}", m.got);

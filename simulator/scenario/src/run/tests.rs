@@ -135,13 +135,25 @@ fn a_broken_invariant_ends_with_the_seed_and_a_line_that_reproduces_it() {
 #[test]
 fn names_that_are_not_there_are_found_before_anything_runs() {
     let cases = [
-        ("from: default/curl, url", "from: default/crul, url", "no pod default/crul\n  help: did you mean default/curl?"),
-        ("node: ubuntu-dev2, entry", "node: ubuntu-dev9, entry", "no node ubuntu-dev9\n  help: did you mean ubuntu-dev2?"),
+        (
+            "from: default/curl, url",
+            "from: default/crul, url",
+            "no pod default/crul\n  help: did you mean default/curl?",
+        ),
+        (
+            "node: ubuntu-dev2, entry",
+            "node: ubuntu-dev9, entry",
+            "no node ubuntu-dev9\n  help: did you mean ubuntu-dev2?",
+        ),
         ("await: slow", "await: slwo", "no flow slwo is open here\n  help: did you mean slow?"),
         ("10.42.0.51:80/get", "10.42.0.51:99999/get", "\"99999\" is no port"),
         ("pods.yaml", "pod.yaml", "there is no pod.yaml"),
         ("from_container@ubuntu-dev2", "from_contaner@ubuntu-dev2", "did you mean from_container?"),
-        ("from_container@ubuntu-dev2", "tail_handle_ipv4@ubuntu-dev2", "a tail call counts as its entry program"),
+        (
+            "from_container@ubuntu-dev2",
+            "tail_handle_ipv4@ubuntu-dev2",
+            "a tail call counts as its entry program",
+        ),
         ("- advance: 6h", "- advance: 6 parsecs", "not a duration"),
         ("- advance: 6h", "- probe: {port: 80}", "probe is not supported yet"),
         ("- advance: 6h", "- {}", "the step does nothing"),

@@ -4,7 +4,7 @@ use super::*;
 use crate::fake;
 
 fn at(width: usize, allowed: bool) -> String {
-    render(&fake::evidence(allowed), TextStyle { width, color: false })
+    render(&fake::evidence(allowed), 0, TextStyle { width, color: false })
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn no_line_is_wider_than_the_terminal() {
 
 #[test]
 fn colour_changes_no_character() {
-    let coloured = render(&fake::evidence(false), TextStyle { width: 160, color: true });
+    let coloured = render(&fake::evidence(false), 0, TextStyle { width: 160, color: true });
     assert!(coloured.contains("\u{1b}["));
     let mut plain = String::new();
     let mut rest = coloured.as_str();

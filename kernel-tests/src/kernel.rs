@@ -1,0 +1,231 @@
+//! Runs a row in the running kernel.
+
+use crate::outcome::{Context, Entries, Outcome, event_len, started_at, sum_cpus};
+use crate::row::{Row, policy_name};
+use crate::world::{NEIGHBOUR, POD, Place, Pod, globals};
+use skep_abi::map::{self, MAPS, MapKind, Scope};
+use skep_abi::program::{self, Hook, Object};
+use skep_agent_linux::{
+    Error, Loaded, Map, MapShape, PerfReader, SkbContext, Spec, load, monotonic_ns, probe,
+};
+use skep_object::ObjectSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Globals that differ from the node's.
+type Overrides = BTreeMap<&'static str, Vec<u8>>;
+
+/// The kernel, with one set of maps for all rows and the loads that rows have needed so far.
+pub struct Machine {
+    objects: ObjectSet,
+    maps: BTreeMap<Place, Arc<Map>>,
+    /// How many possible entries an object's declared maps have is not the tables' subject; names are.
+    declared: BTreeMap<Object, Vec<MapShape>>,
+    loads: BTreeMap<(Object, u16, Overrides), Loaded>,
+    events: PerfReader,
+}
+
+/// Conntrack's maps are allocated whole; no row needs more entries than this.
+const ENTRIES: u32 = 4096;
+
+impl Machine {
+    /// Makes the maps.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel cannot be asked.
+    pub fn new(objects: ObjectSet) -> Result<Self, Error> {
+        probe()?;
+        let small = |spec: &map::MapSpec| {
+            let shape = MapShape::from(spec);
+            let max_entries = if spec.kind == MapKind::LruHash { ENTRIES } else { shape.max_entries };
+            Map::create(MapShape { max_entries, ..shape }).map(Arc::new)
+        };
+        let mut maps = BTreeMap::new();
+        for spec in MAPS.iter().filter(|m| m.scope == Scope::Node) {
+            maps.insert(Place::Node(spec.name), small(spec)?);
+        }
+        for pod in [POD, NEIGHBOUR] {
+            maps.insert(Place::Policy(pod.id), small(&map::POLICY)?);
+        }
+        let events = PerfReader::open(&maps[&Place::Node(map::EVENTS.name)])?;
+        let declared = Object::ALL
+            .iter()
+            .map(|o| Ok((*o, skep_agent_linux::shapes(o.name(), objects.bytes(*o))?)))
+            .collect::<Result<_, Error>>()?;
+        Ok(Self { objects, maps, declared, loads: BTreeMap::new(), events })
+    }
+
+    /// Runs a row.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses, or events that were lost.
+    pub fn run(&mut self, row: &Row) -> Result<Outcome, String> {
+        self.run_row(row).map_err(|e| e.to_string())
+    }
+
+    fn run_row(&mut self, row: &Row) -> Result<Outcome, Box<dyn std::error::Error>> {
+        let owner = program::by_name(row.program).ok_or("no such program")?.object;
+        let wanted =
+            [(Object::Lxc, POD), (Object::Lxc, NEIGHBOUR), (Object::Host, POD), (Object::Overlay, POD)].map(
+                |(object, pod)| {
+                    let overrides = if object == owner && pod.id == POD.id {
+                        row.globals.clone()
+                    } else {
+                        BTreeMap::new()
+                    };
+                    (object, pod, overrides)
+                },
+            );
+        for (object, pod, overrides) in wanted.clone() {
+            self.ensure(object, &pod, overrides)?;
+        }
+        for map in self.data() {
+            map.clear()?;
+        }
+        for (object, pod, overrides) in &wanted {
+            self.plug(*object, pod, overrides, row, *object == owner && pod.id == POD.id)?;
+        }
+        let start_s = (monotonic_ns() / 1_000_000_000) as u32;
+        self.fill(row, start_s)?;
+        self.events.drain();
+        let (object, pod, overrides) = wanted.into_iter().find(|(o, ..)| *o == owner).ok_or("no load")?;
+        let loaded = &self.loads[&(object, load_id(object, &pod), overrides)];
+        let program = loaded.programs.get(row.program).ok_or("the object has no such program")?;
+        let ran = program.run(&row.frame, &context_in(&row.context))?;
+        let read = self.events.drain();
+        if read.lost > 0 {
+            return Err(format!("{} events were lost", read.lost).into());
+        }
+        Ok(Outcome {
+            return_value: ran.return_value as i32,
+            packet: ran.packet,
+            context: context_out(&ran.context),
+            maps: self.dump()?,
+            events: read.events.into_iter().map(|e| e[..event_len(&e)].to_vec()).collect(),
+            start_s,
+            redirect: None,
+            chain: None,
+        })
+    }
+
+    /// Loads an object for a pod, or for the node, once.
+    fn ensure(&mut self, object: Object, pod: &Pod, overrides: Overrides) -> Result<(), Error> {
+        let key = (object, load_id(object, pod), overrides);
+        if self.loads.contains_key(&key) {
+            return Ok(());
+        }
+        let bytes = self.objects.bytes(object);
+        let mut values = globals(object, pod);
+        values.extend(key.2.clone());
+        let globals = values.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        let declared = |name: &str| self.declared[&object].iter().any(|d| d.name == name);
+        let maps = self
+            .maps
+            .iter()
+            .filter_map(|(place, map)| {
+                let name = match place {
+                    Place::Node(name) => *name,
+                    Place::Policy(id) if *id == pod.id => map::POLICY.name,
+                    Place::Policy(_) => return None,
+                };
+                declared(name).then(|| (name.to_owned(), Arc::clone(map)))
+            })
+            .collect();
+        let loaded = load(object.name(), bytes, &Spec { globals, maps })?;
+        self.loads.insert(key, loaded);
+        Ok(())
+    }
+
+    /// Fills the tail calls of a load as the row wants them.
+    fn plug(
+        &self,
+        object: Object,
+        pod: &Pod,
+        overrides: &Overrides,
+        row: &Row,
+        is_row: bool,
+    ) -> Result<(), Error> {
+        let loaded = &self.loads[&(object, load_id(object, pod), overrides.clone())];
+        let call_policy = &self.maps[&Place::Node(map::CALL_POLICY.name)];
+        for p in program::of(object) {
+            let Some(program) = loaded.programs.get(p.name) else { continue };
+            match (p.hook, loaded.maps.get(map::CALLS.name)) {
+                (Hook::Calls(slot), Some(calls)) if is_row && row.unplugged == Some(slot) => {
+                    calls.delete(&slot.to_ne_bytes())?;
+                }
+                (Hook::Calls(slot), Some(calls)) => calls.set_program(slot, program)?,
+                (Hook::CallPolicy, _) if row.not_ready == Some(pod.id) => {
+                    call_policy.delete(&u32::from(pod.id).to_ne_bytes())?;
+                }
+                (Hook::CallPolicy, _) => call_policy.set_program(pod.id.into(), program)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The maps that hold data.
+    fn data(&self) -> impl Iterator<Item = &Arc<Map>> {
+        let no_data = [MapKind::ProgArray as u32, MapKind::PerfEventArray as u32];
+        self.maps.values().filter(move |m| !no_data.contains(&m.shape().kind))
+    }
+
+    fn fill(&self, row: &Row, start_s: u32) -> Result<(), Error> {
+        for entry in &row.state.0 {
+            let mut value = entry.value.clone();
+            if matches!(entry.map, Place::Node(n) if n == map::CT4_GLOBAL.name || n == map::CT_ANY4_GLOBAL.name)
+            {
+                started_at(&mut value, start_s);
+            }
+            self.maps[&entry.map].update(&entry.key, &value)?;
+        }
+        Ok(())
+    }
+
+    fn dump(&self) -> Result<BTreeMap<String, Entries>, Error> {
+        let mut all = BTreeMap::new();
+        for (place, map) in &self.maps {
+            if [MapKind::ProgArray as u32, MapKind::PerfEventArray as u32].contains(&map.shape().kind) {
+                continue;
+            }
+            let name = match place {
+                Place::Node(name) => (*name).to_owned(),
+                Place::Policy(id) => policy_name(*id),
+            };
+            let per_cpu = map.shape().kind == MapKind::PerCpuHash as u32;
+            let value = |v: Vec<Vec<u8>>| {
+                if per_cpu { sum_cpus(&v) } else { v.into_iter().next().unwrap_or_default() }
+            };
+            all.insert(name, map.entries()?.into_iter().map(|(k, v)| (k, value(v))).collect());
+        }
+        Ok(all)
+    }
+}
+
+/// The pod's id for an object that is loaded for a pod; 0 for the node's.
+fn load_id(object: Object, pod: &Pod) -> u16 {
+    if object == Object::Lxc { pod.id } else { 0 }
+}
+
+fn context_in(c: &Context) -> SkbContext {
+    SkbContext {
+        mark: c.mark,
+        priority: c.priority,
+        ingress_ifindex: c.ingress_ifindex,
+        ifindex: c.ifindex,
+        cb: c.cb,
+        tstamp: 0,
+    }
+}
+
+fn context_out(c: &SkbContext) -> Context {
+    Context {
+        mark: c.mark,
+        priority: c.priority,
+        ingress_ifindex: c.ingress_ifindex,
+        ifindex: c.ifindex,
+        cb: c.cb,
+    }
+}

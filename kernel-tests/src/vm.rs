@@ -1,0 +1,210 @@
+//! Runs a row in skep-vm.
+
+use crate::outcome::{Context, Entries, Outcome, started_at, sum_cpus};
+use crate::row::{Row, policy_name};
+use crate::world::{NEIGHBOUR, POD, Place, Pod, globals};
+use skep_abi::map::{self, MAPS, MapKind, Scope};
+use skep_abi::program::{self, Hook, Object};
+use skep_object::ObjectSet;
+use skep_packet::SkBuff;
+use skep_vm::{Environment, Kernel, KernelConfig, LoadSpec, Loaded, MapDef, MapId, UpdateMode};
+use std::collections::BTreeMap;
+
+/// The simulated clock at the start of every row, seconds. Any will do: what is compared are offsets from it.
+const START_S: u32 = 100_000;
+
+/// What a run sees of the world, and the events that it sent.
+struct World {
+    events: Vec<Vec<u8>>,
+}
+
+impl Environment for World {
+    fn now_ns(&mut self) -> u64 {
+        u64::from(START_S) * 1_000_000_000 + 500_000_000
+    }
+
+    fn random_u32(&mut self) -> u32 {
+        4
+    }
+
+    fn emit(&mut self, _: MapId, event: &[u8], captured: &[u8]) {
+        self.events.push([event, captured].concat());
+    }
+}
+
+/// Objects that are ready to run.
+pub struct Simulator {
+    objects: BTreeMap<Object, skep_vm::Object>,
+}
+
+/// A kernel with all loads of a row.
+struct Node {
+    kernel: Kernel,
+    maps: BTreeMap<Place, MapId>,
+    loads: BTreeMap<(Object, u16), Loaded>,
+}
+
+impl Simulator {
+    /// Reads the objects.
+    ///
+    /// # Errors
+    ///
+    /// What skep-vm says about one that it cannot run.
+    pub fn new(objects: &ObjectSet) -> Result<Self, String> {
+        let parse = |o: &Object| {
+            let parsed =
+                skep_vm::Object::parse(objects.bytes(*o)).map_err(|e| format!("{}: {e}", o.name()))?;
+            Ok((*o, parsed))
+        };
+        Ok(Self { objects: Object::ALL.iter().map(parse).collect::<Result<_, String>>()? })
+    }
+
+    /// Runs a row on a node of its own.
+    ///
+    /// # Errors
+    ///
+    /// A set-up that skep-vm refuses, or a fault.
+    pub fn run(&self, row: &Row) -> Result<Outcome, String> {
+        let mut node = self.node(row)?;
+        node.fill(row)?;
+        let object = program::by_name(row.program).ok_or("no such program")?.object;
+        let load = &node.loads[&(object, if object == Object::Lxc { POD.id } else { 0 })];
+        let program = *load.programs.get(row.program).ok_or("the object has no such program")?;
+        let mut skb = SkBuff::from_frame(&row.frame);
+        skb.mark = row.context.mark;
+        skb.priority = row.context.priority;
+        skb.cb = row.context.cb;
+        skb.ifindex = row.context.ifindex;
+        skb.ingress_ifindex = row.context.ingress_ifindex;
+        let mut world = World { events: Vec::new() };
+        let run = node.kernel.run(program, &mut skb, &mut world).map_err(|e| e.to_string())?;
+        let name = |p| node.kernel.program_name(p).unwrap_or("?").to_owned();
+        Ok(Outcome {
+            return_value: run.return_value,
+            packet: skb.bytes().to_vec(),
+            context: Context {
+                mark: skb.mark,
+                priority: skb.priority,
+                ingress_ifindex: skb.ingress_ifindex,
+                ifindex: skb.ifindex,
+                cb: skb.cb,
+            },
+            maps: node.dump(),
+            events: world.events,
+            start_s: START_S,
+            redirect: Some(run.redirect.map(|r| (r.ifindex, r.flags))),
+            chain: Some(run.chain.into_iter().map(name).collect()),
+        })
+    }
+
+    fn node(&self, row: &Row) -> Result<Node, String> {
+        let mut node = Node {
+            kernel: Kernel::new(&KernelConfig { cpus: 2 }),
+            maps: BTreeMap::new(),
+            loads: BTreeMap::new(),
+        };
+        for spec in MAPS.iter().filter(|m| m.scope == Scope::Node) {
+            let id = node.kernel.create_map(def(spec)).map_err(|e| e.to_string())?;
+            node.maps.insert(Place::Node(spec.name), id);
+        }
+        for pod in [POD, NEIGHBOUR] {
+            let id = node.kernel.create_map(def(&map::POLICY)).map_err(|e| e.to_string())?;
+            node.maps.insert(Place::Policy(pod.id), id);
+        }
+        let owner = program::by_name(row.program).ok_or("no such program")?.object;
+        for (object, pod) in
+            [(Object::Lxc, POD), (Object::Lxc, NEIGHBOUR), (Object::Host, POD), (Object::Overlay, POD)]
+        {
+            let overrides = object == owner && pod.id == POD.id;
+            self.load(&mut node, object, &pod, row, overrides)?;
+        }
+        Ok(node)
+    }
+
+    fn load(
+        &self,
+        node: &mut Node,
+        object: Object,
+        pod: &Pod,
+        row: &Row,
+        overrides: bool,
+    ) -> Result<(), String> {
+        let parsed = &self.objects[&object];
+        let mut values = globals(object, pod);
+        if overrides {
+            values.extend(row.globals.clone());
+        }
+        values.retain(|name, _| parsed.globals().iter().any(|g| g.name == *name));
+        let of_pod = Place::Policy(pod.id);
+        let place = |name: &str| {
+            node.maps.iter().find(|(p, _)| {
+                matches!(p, Place::Node(n) if *n == name) || (name == map::POLICY.name && **p == of_pod)
+            })
+        };
+        let maps = parsed.maps().iter().filter_map(|m| Some((m.name.clone(), *place(&m.name)?.1))).collect();
+        let globals = values.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        let loaded = node.kernel.load(parsed, &LoadSpec { globals, maps }).map_err(|e| e.to_string())?;
+        let is_row = overrides.then_some(row.unplugged).flatten();
+        for p in program::of(object) {
+            let target = Some(*loaded.programs.get(p.name).ok_or_else(|| format!("no program {}", p.name))?);
+            let (map, slot) = match p.hook {
+                Hook::Calls(slot) if Some(slot) != is_row => (loaded.maps.get(map::CALLS.name), slot),
+                Hook::CallPolicy if row.not_ready != Some(pod.id) => {
+                    (node.maps.get(&Place::Node(map::CALL_POLICY.name)), u32::from(pod.id))
+                }
+                _ => continue,
+            };
+            let map = *map.ok_or_else(|| format!("{}: no map for it", p.name))?;
+            node.kernel.prog_array_set(map, slot, target).map_err(|e| format!("{}: {e:?}", p.name))?;
+        }
+        let id = if object == Object::Lxc { pod.id } else { 0 };
+        node.loads.insert((object, id), loaded);
+        Ok(())
+    }
+}
+
+impl Node {
+    fn fill(&mut self, row: &Row) -> Result<(), String> {
+        for entry in &row.state.0 {
+            let mut value = entry.value.clone();
+            if matches!(entry.map, Place::Node(n) if n == map::CT4_GLOBAL.name || n == map::CT_ANY4_GLOBAL.name)
+            {
+                started_at(&mut value, START_S);
+            }
+            let id = *self.maps.get(&entry.map).ok_or("no such map")?;
+            let result = self.kernel.map_update(id, &entry.key, &value, UpdateMode::Any);
+            result.map_err(|e| format!("{:?}: {e:?}", entry.map))?;
+        }
+        Ok(())
+    }
+
+    fn dump(&self) -> BTreeMap<String, Entries> {
+        let mut all = BTreeMap::new();
+        for (place, id) in &self.maps {
+            let (name, spec) = match place {
+                Place::Node(name) => ((*name).to_owned(), map::by_name(name)),
+                Place::Policy(id) => (policy_name(*id), Some(&map::POLICY)),
+            };
+            let entries = match spec.map(|s| s.kind) {
+                Some(MapKind::ProgArray | MapKind::PerfEventArray) | None => continue,
+                Some(MapKind::PerCpuHash) => {
+                    self.kernel.entries_cpus(*id).into_iter().map(|(k, v)| (k, sum_cpus(&v))).collect()
+                }
+                Some(_) => self.kernel.entries(*id).into_iter().collect(),
+            };
+            all.insert(name, entries);
+        }
+        all
+    }
+}
+
+fn def(spec: &map::MapSpec) -> MapDef {
+    MapDef {
+        name: spec.name.to_owned(),
+        kind: spec.kind as u32,
+        key_size: spec.key_size,
+        value_size: spec.value_size,
+        max_entries: spec.max_entries,
+        flags: spec.flags,
+    }
+}
