@@ -23,10 +23,11 @@ fn kernel() -> bool {
 
 /// `exit` with nothing in r0, as a program's first instruction.
 fn spoiled(object: &[u8], program: &str) -> Vec<u8> {
-    let file = object::File::parse(object).unwrap();
-    let symbol = file.symbols().find(|s| s.name() == Ok(program)).unwrap();
-    let section = file.section_by_index(symbol.section_index().unwrap()).unwrap();
-    let at = (section.file_range().unwrap().0 + symbol.address()) as usize;
+    let file = object::File::parse(object).expect("a committed object is an ELF file");
+    let symbol = file.symbols().find(|s| s.name() == Ok(program)).expect("it has the program");
+    let section =
+        file.section_by_index(symbol.section_index().expect("it is defined")).expect("its section exists");
+    let at = (section.file_range().expect("code stands in the file").0 + symbol.address()) as usize;
     let mut out = object.to_vec();
     out[at..at + 8].copy_from_slice(&[0x95, 0, 0, 0, 0, 0, 0, 0]);
     out
