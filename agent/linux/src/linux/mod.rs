@@ -1,14 +1,24 @@
 //! The parts that need bpf(2).
 
+mod device;
 mod load;
 mod map;
+mod netlink;
+mod netns;
+mod node;
 mod perf;
+mod pin;
 mod sys;
 mod test_run;
 mod verify;
 
+pub use device::{FoundDevice, FoundRoute, NewEnd};
 pub use load::{Loaded, Program, Spec, Statistics, load, shapes};
 pub use map::{Entry, Map, MapShape};
+pub use netlink::Netlink;
+pub use netns::{Netns, mount_bpffs, private_mounts};
+pub use node::LinuxNode;
+pub use pin::{LinkInfo, TcxHook, TcxLink, unpin};
 pub use perf::{Events, PerfReader};
 pub use sys::{kernel_release, monotonic_ns, possible_cpus, probe};
 pub use test_run::{Ran, SkbContext};
