@@ -37,9 +37,9 @@ pub(crate) struct RunArgs {
     /// Folders that hold a scenario.yaml, or such files
     #[arg(required = true, value_name = "SCENARIO")]
     pub(crate) scenarios: Vec<PathBuf>,
-    /// Where to run them
-    #[arg(long, value_enum, default_value_t = On::Sim)]
-    pub(crate) on: On,
+    /// Where to run them; `sim,kernel` runs them on both and compares what was recorded
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sim")]
+    pub(crate) on: Vec<On>,
     /// Print the walk of each flow, hop by hop
     #[arg(long)]
     pub(crate) trace: bool,
@@ -81,6 +81,8 @@ pub(crate) struct VerifyArgs {
 pub(crate) enum On {
     /// In the simulator: no root, no kernel
     Sim,
+    /// On the running kernel, in namespaces of its own (Linux, root)
+    Kernel,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]

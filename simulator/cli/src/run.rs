@@ -37,9 +37,11 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
     }
     let mut reports = Vec::new();
     for plan in &plans {
-        match one(args, plan) {
-            Ok(report) => reports.push(report),
-            Err(error) => return complain(&error),
+        for on in &args.on {
+            match one(args, *on, plan) {
+                Ok(report) => reports.push(report),
+                Err(error) => return complain(&error),
+            }
         }
     }
     let report = Report::new(reports);
@@ -47,13 +49,12 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
     report.exit_status()
 }
 
-fn one(args: &RunArgs, plan: &Plan) -> Result<ScenarioReport, SetupError> {
-    let On::Sim = args.on;
-    let mut simulator = worlds::sim(args.object.as_deref(), args.pcap.as_deref())?;
+fn one(args: &RunArgs, on: On, plan: &Plan) -> Result<ScenarioReport, SetupError> {
+    let mut place = worlds::open(on, args)?;
     let mut printer = Printer::new(args);
     let options = RunOptions { no_skip: args.no_skip };
-    let report = carry_out(plan, simulator.world(), options, &mut printer);
-    simulator.write_capture().map_err(|e| {
+    let report = carry_out(plan, place.world(), options, &mut printer);
+    place.write_capture().map_err(|e| {
         let path = args.pcap.clone().unwrap_or_default();
         SetupError::input(
             Diagnostic::new(format!("cannot be written: {e}")).in_file(path).help("choose another --pcap"),

@@ -9,6 +9,7 @@ mod node;
 mod perf;
 mod pin;
 mod sys;
+mod tap;
 mod test_run;
 mod verify;
 
@@ -21,5 +22,6 @@ pub use node::LinuxNode;
 pub use pin::{LinkInfo, TcxHook, TcxLink, unpin};
 pub use perf::{Events, PerfReader};
 pub use sys::{kernel_release, monotonic_ns, possible_cpus, probe};
+pub use tap::{Tap, TappedFrame, set_offloads_off};
 pub use test_run::{Ran, SkbContext};
 pub(crate) use verify::verify;
