@@ -4,6 +4,7 @@
 //! Knows how namespaces, agents and sockets make a cluster. Takes no decision about a packet. All of it ends with this
 //! process, however it ends: nothing has a name, and what is pinned is pinned in mounts that nobody else has.
 
+mod drops;
 mod evidence;
 mod fabric;
 mod http;
@@ -15,6 +16,7 @@ mod traffic;
 mod walk;
 mod words;
 
+use drops::DropWatch;
 use evidence::Carried;
 use fabric::{Fabric, UPLINK, uplink_mac};
 use member::{Member, Plan};
@@ -69,6 +71,7 @@ struct Built {
     flows: Vec<Carried>,
     pods: BTreeMap<PodKey, Pod>,
     members: Vec<Member>,
+    drops: DropWatch,
     _fabric: Fabric,
     cluster: Cluster,
     log: Arc<Log>,
@@ -176,9 +179,11 @@ impl Built {
     fn new(cluster: Cluster, objects: &Arc<ObjectSet>, spec: &ClusterSpec) -> Result<Self, Error> {
         let mut fabric = Fabric::new()?;
         let log = Arc::new(Log::default());
+        let drops = DropWatch::start(Arc::clone(&log))?;
         let mut members = Vec::new();
         for (index, node) in cluster.nodes().values().enumerate() {
             let netns = fabric.plug_in(node, u32::from(spec.network.mtu))?;
+            drops.watch(&netns, index, None)?;
             let (config, log) = (config(node, objects), Arc::clone(&log));
             members.push(Member::start(Plan { index, netns, objects: Arc::clone(objects), config, log })?);
         }
@@ -186,6 +191,7 @@ impl Built {
             flows: Vec::new(),
             pods: BTreeMap::new(),
             members,
+            drops,
             _fabric: fabric,
             cluster,
             log,
@@ -223,6 +229,7 @@ impl Built {
         match &event {
             Event::Endpoint(Request::Add(request)) if !self.pods.contains_key(&request.pod) => {
                 let netns = fabric::namespace().map_err(refused)?;
+                self.drops.watch(&netns, index, Some(request.pod.to_string())).map_err(refused)?;
                 let (name, copy) = (request.netns.clone(), netns.try_clone().map_err(refused)?);
                 self.pods.insert(request.pod.clone(), Pod::new(netns));
                 self.members[index].call(move |site| site.add_namespace(&name, copy)).map_err(refused)?;

@@ -14,9 +14,9 @@ mod report;
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    Entry, Events, FoundDevice, FoundRoute, LinkInfo, LinuxNode, Loaded, Map, MapShape, Netlink, Netns, NewEnd,
-    PerfReader, Program, Ran, SkbContext, Spec, Statistics, Tap, TappedFrame, TcxHook, TcxLink, kernel_release, load, monotonic_ns,
-    mount_bpffs, possible_cpus, private_mounts, probe, set_offloads_off, shapes, unpin,
+    DropMonitor, Entry, Events, FoundDevice, FoundRoute, LinkInfo, LinuxNode, Loaded, Map, MapShape, Netlink, Netns, NewEnd,
+    PerfReader, Program, Ran, SkbContext, Spec, StackDrop, Statistics, Tap, TappedFrame, TcxHook, TcxLink, kernel_release, load, monotonic_ns,
+    mount_bpffs, possible_cpus,  private_mounts, probe, set_offloads_off, shapes, unpin, Watched,
 };
 pub use report::{ObjectReport, ProgramReport, Report, Verdict};
 

@@ -64,7 +64,6 @@ impl Fabric {
         netns.within(|| {
             let mut netlink = Netlink::open()?;
             netlink.add_bridge(BRIDGE)?;
-            let _ = std::fs::write(format!("/sys/class/net/{BRIDGE}/bridge/multicast_snooping"), "0");
             let bridge = netlink.ifindex(BRIDGE)?;
             netlink.set_up(bridge, true)
         })??;

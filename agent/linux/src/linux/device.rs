@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
@@ -122,7 +122,7 @@ impl Netlink {
         self.new_link(&format!("making the VXLAN device {}", end.name), link(attributes))
     }
 
-    /// Makes a bridge; it is down.
+    /// Makes a bridge that knows nothing of multicast; it is down.
     ///
     /// # Errors
     ///
@@ -130,7 +130,11 @@ impl Netlink {
     pub fn add_bridge(&mut self, name: &str) -> Result<(), Error> {
         let attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+            // A bridge that looks into IGMP speaks it, too.
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Bridge),
+                LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
+            ]),
         ];
         self.new_link(&format!("making the bridge {name}"), link(attributes))
     }

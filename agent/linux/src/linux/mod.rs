@@ -1,6 +1,8 @@
 //! The parts that need bpf(2).
 
+mod btf;
 mod device;
+mod drops;
 mod load;
 mod map;
 mod netlink;
@@ -14,6 +16,7 @@ mod test_run;
 mod verify;
 
 pub use device::{FoundDevice, FoundRoute, NewEnd};
+pub use drops::{DropMonitor, StackDrop, Watched};
 pub use load::{Loaded, Program, Spec, Statistics, load, shapes};
 pub use map::{Entry, Map, MapShape};
 pub use netlink::Netlink;

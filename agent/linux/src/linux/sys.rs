@@ -20,6 +20,7 @@ pub(super) enum Command {
     ObjGet = 7,
     TestRun = 10,
     ObjInfo = 15,
+    RawTracepointOpen = 17,
     BtfLoad = 18,
     MapFreeze = 22,
     LinkCreate = 28,
