@@ -67,7 +67,6 @@ impl Shared {
         while !progress.released {
             progress = self.changed.wait(progress).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        progress.held = false;
         since.elapsed()
     }
 }
@@ -162,7 +161,7 @@ pub(super) fn start(
 impl Flow {
     /// Lets a held client go on.
     pub(super) fn release(&self) {
-        self.shared.change(|p| p.released = true);
+        self.shared.change(|p| (p.released, p.held) = (true, false));
     }
 
     /// Waits until the flow has come as far as `until` says, or has ended; times are for the caller.

@@ -7,7 +7,7 @@ mod facts;
 use crate::evidence::{Class, Direction, Evidence, Hop, HopKind, Identity, Verdict, Walk};
 use crate::judge::FlowVerdict;
 use crate::reasons;
-use crate::report::{TextStyle, shown};
+use crate::report::{NodeConntrack, TextStyle, shown};
 use crate::schema::ExpectedVerdict;
 use anstyle::{AnsiColor, Style};
 use skep_abi::DropReason;
@@ -356,6 +356,30 @@ fn pieces(text: &str, width: usize) -> Vec<String> {
     out
 }
 
+/// A flow's entries in conntrack as `cilium-dbg bpf ct list` prints them, with the node in front; in a narrow terminal
+/// what an entry counts stands below it.
+pub fn conntrack(nodes: &[NodeConntrack], style: TextStyle) -> String {
+    let widest = nodes.iter().map(|n| n.node.chars().count()).max().unwrap_or_default();
+    let mut out = String::new();
+    for (node, entry) in nodes.iter().flat_map(|n| n.entries.iter().map(move |e| (&n.node, e))) {
+        let line = format!("ct {node:<widest$} {entry}");
+        if line.chars().count() <= style.width.max(NARROWEST) {
+            out += &line;
+        } else {
+            let flags = entry.flags.join(" ");
+            let (tuple, expires, packets) = (entry.tuple(), entry.expires_s, entry.packets);
+            let _ = write!(
+                out,
+                "ct {node:<widest$} {tuple}\n{:INDENT$}expires={expires}s packets={packets} ",
+                ""
+            );
+            let _ = write!(out, "SourceSecurityID={}\n{:INDENT$}flags=[ {flags} ]", entry.src_identity, "");
+        }
+        out.push('\n');
+    }
+    out
+}
+
 /// What `hubble observe --output compact` would print of the flow's end, `TIME [node]: SRC -> DST TYPE VERDICT (...)`.
 pub fn flow_line(evidence: &Evidence) -> String {
     let verdict = FlowVerdict::of(evidence);
@@ -415,11 +439,7 @@ fn deciding_hop<'a>(evidence: &'a Evidence, verdict: &FlowVerdict) -> Option<(&'
     }
     let delivered = |(w, h): &(&Walk, &Hop)| matches!(h.verdict, Verdict::Delivered) && w.class != Class::Arp;
     let data = |(w, _): &(&Walk, &Hop)| w.direction == Direction::Reply && w.class == Class::Data;
-    hops()
-        .filter(delivered)
-        .find(data)
-        .or_else(|| hops().rfind(delivered))
-        .or_else(|| hops().next_back())
+    hops().filter(delivered).find(data).or_else(|| hops().rfind(delivered)).or_else(|| hops().next_back())
 }
 
 #[cfg(test)]
