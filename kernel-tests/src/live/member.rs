@@ -159,6 +159,9 @@ impl Site {
 
     /// A new agent in place of the old one, that knows only what it finds in the kernel; the datapath stays.
     pub(super) fn restart(&mut self) -> Result<Vec<Performed>, Error> {
+        // Rings stay in the map of events only as long as the descriptor through which they came there.
+        self.drain();
+        self.perf = None;
         self.node = LinuxNode::new(Arc::clone(&self.plan.objects), Path::new(BPFFS))?;
         for (name, netns) in &self.namespaces {
             self.node.add_namespace(name, netns.try_clone()?)?;

@@ -283,6 +283,10 @@ impl Packet {
     }
 
     fn add(&mut self, item: Item) {
+        // The program that dropped it has told its own reason.
+        if item.rank == DROPPED && self.dropped() {
+            return;
+        }
         if item.rank < self.ranks.first().copied().unwrap_or(u8::MAX) {
             self.first = item.view;
         }
