@@ -3,6 +3,7 @@
 //! The server answers as the simulator's does: `/` and `/get` with a short body, `/bytes/N` with N bytes, `/status/N`
 //! with that status, everything else with 404.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// The largest body that `/bytes/N` gives.
@@ -30,12 +31,15 @@ pub(super) fn serve(input: &mut Vec<u8>, client: Ipv4Addr) -> Option<Vec<u8>> {
     };
     let head: Vec<u8> = input.drain(..end).collect();
     let head = String::from_utf8_lossy(&head).into_owned();
-    let mut words = head.lines().next().unwrap_or_default().split(' ');
+    let mut lines = head.lines();
+    let mut words = lines.next().unwrap_or_default().split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    Some(if method == "GET" { answer(target, client) } else { response(405, b"") })
+    let headers: BTreeMap<&str, &str> =
+        lines.filter_map(|l| l.split_once(':')).map(|(name, value)| (name, value.trim())).collect();
+    Some(if method == "GET" { answer(target, &headers, client) } else { response(405, b"") })
 }
 
-fn answer(target: &str, client: Ipv4Addr) -> Vec<u8> {
+fn answer(target: &str, headers: &BTreeMap<&str, &str>, client: Ipv4Addr) -> Vec<u8> {
     let path = target.split('?').next().unwrap_or_default();
     if let Some(length) = path.strip_prefix("/bytes/").and_then(|n| n.parse::<usize>().ok()) {
         return match length {
@@ -48,9 +52,24 @@ fn answer(target: &str, client: Ipv4Addr) -> Vec<u8> {
     }
     match path {
         "/" => response(200, b"It works!\n"),
-        "/get" => response(200, format!("{{\n  \"origin\": \"{client}\"\n}}\n").as_bytes()),
+        "/get" => response(200, report(target, headers, client).as_bytes()),
         _ => response(404, b"not found\n"),
     }
+}
+
+/// httpbin's report of a request, laid out as httpbin lays it out. Arguments are not decoded.
+fn report(target: &str, headers: &BTreeMap<&str, &str>, client: Ipv4Addr) -> String {
+    let object = |pairs: Vec<(&str, &str)>, separator: &str| {
+        let rows: Vec<String> = pairs.iter().map(|(k, v)| format!("\n    {k:?}: {v:?}")).collect();
+        let end = if rows.is_empty() { "" } else { "\n  " };
+        format!("{{{}{end}}}", rows.join(separator))
+    };
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let args = query.split('&').filter(|p| !p.is_empty()).map(|p| p.split_once('=').unwrap_or((p, "")));
+    let args = object(args.collect(), ",");
+    let all = object(headers.iter().map(|(k, v)| (*k, *v)).collect(), ", ");
+    let url = format!("http://{}{target}", headers.get("Host").copied().unwrap_or_default());
+    format!("{{\n  \"args\": {args}, \n  \"headers\": {all}, \n  \"origin\": \"{client}\", \n  \"url\": {url:?}\n}}\n")
 }
 
 fn response(status: u16, body: &[u8]) -> Vec<u8> {

@@ -3,7 +3,8 @@
 //! The thread, and with it everything that the agent makes, ends with this process, however it ends: its network
 //! namespace and its mounts have no name, and what is pinned is pinned in a mount that nobody else has.
 
-use super::record::{Log, Record, What};
+use super::record::{Log, Record, What, whole};
+use super::walk::ends_of;
 use super::words::policy_fact;
 use skep_abi::event::Event as DatapathEvent;
 use skep_abi::map::EVENTS;
@@ -15,7 +16,6 @@ use skep_agent_linux::{
 use skep_object::ObjectSet;
 use skep_scenario::FrameView;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -254,12 +254,9 @@ impl Site {
         // Asked now: rules may be others by the time that somebody wants to know.
         let policy = match &event {
             DatapathEvent::PolicyVerdict(v) => {
-                let tuple = FrameView::ethernet(&super::record::whole(&frame, len as usize), 0).tuple;
-                let v4 = |ip: Option<IpAddr>| match ip {
-                    Some(IpAddr::V4(ip)) => Some(ip),
-                    _ => None::<Ipv4Addr>,
-                };
-                Some(policy_fact(&self.agent, v, v4(tuple.map(|t| t.src)), v4(tuple.map(|t| t.dst))))
+                let view = FrameView::ethernet(&whole(&frame, len as usize), 0);
+                let (source, destination) = ends_of(&view);
+                Some(policy_fact(&self.agent, v, source, destination))
             }
             _ => None,
         };

@@ -216,8 +216,8 @@ impl Reader<'_> {
         let (policy, own): (Vec<&Record>, Vec<&Record>) =
             run.records.iter().partition(|r| event_of(r).is_some_and(of_handle_policy));
         let mut hops = Vec::new();
-        let tuple = before.tuple;
-        let ends = Ends { node, src: ip4(tuple.map(|t| t.src)), dst: ip4(tuple.map(|t| t.dst)) };
+        let (src, dst) = ends_of(&before);
+        let ends = Ends { node, src, dst };
         if !own.is_empty() {
             let verdict = if policy.is_empty() {
                 own_verdict(node, &program, &own, &before)
@@ -287,6 +287,12 @@ impl Packet {
         if item.rank == DROPPED && self.dropped() {
             return;
         }
+        // No event shows an answer to ARP; the device that receives it does.
+        if item.rank == ARRIVED
+            && let Some(answered) = self.hops.last_mut().filter(|h| h.verdict == Verdict::Answered)
+        {
+            answered.after.clone_from(&item.view);
+        }
         if item.rank < self.ranks.first().copied().unwrap_or(u8::MAX) {
             self.first = item.view;
         }
@@ -308,10 +314,16 @@ impl Packet {
     }
 }
 
-fn ip4(ip: Option<IpAddr>) -> Option<Ipv4Addr> {
-    match ip {
-        Some(IpAddr::V4(ip)) => Some(ip),
-        _ => None,
+/// Who a frame is from and to: of ARP, who asks and who is asked for.
+pub(super) fn ends_of(view: &FrameView) -> (Option<Ipv4Addr>, Option<Ipv4Addr>) {
+    let v4 = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    match (view.tuple, view.arp) {
+        (Some(tuple), _) => (v4(tuple.src), v4(tuple.dst)),
+        (None, Some(arp)) => (Some(arp.sender), Some(arp.target)),
+        (None, None) => (None, None),
     }
 }
 

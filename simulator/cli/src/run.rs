@@ -3,6 +3,7 @@
 use crate::args::{On, Output, RunArgs};
 use crate::{diagnostics, terminal, worlds};
 use anstyle::Style;
+use skep_scenario::compare::{self, Observation};
 use skep_scenario::plan::{Plan, PlanOptions};
 use skep_scenario::report::{Report, ScenarioReport, StepReport, TextStyle, status_style};
 use skep_scenario::run::{Progress, RunOptions, run as carry_out};
@@ -36,20 +37,48 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
         return INPUT;
     }
     let mut reports = Vec::new();
+    let mut differences = 0;
     for plan in &plans {
+        let mut seen = Vec::new();
         for on in &args.on {
             match one(args, *on, plan) {
-                Ok(report) => reports.push(report),
+                Ok((report, observed)) => {
+                    reports.push(report);
+                    seen.push((*on, observed));
+                }
                 Err(error) => return complain(&error),
             }
+        }
+        if let [first, rest @ ..] = seen.as_slice() {
+            differences += rest.iter().map(|other| compared(plan, first, other)).sum::<usize>();
         }
     }
     let report = Report::new(reports);
     finish(args, &report);
-    report.exit_status()
+    report.exit_status().max(u8::from(differences > 0))
 }
 
-fn one(args: &RunArgs, on: On, plan: &Plan) -> Result<ScenarioReport, SetupError> {
+/// Tells in which values two Worlds differ, and returns in how many.
+fn compared(plan: &Plan, left: &(On, Vec<Observation>), right: &(On, Vec<Observation>)) -> usize {
+    let mut count = 0;
+    let mut err = std::io::stderr().lock();
+    for (step, (a, b)) in plan.steps.iter().zip(left.1.iter().zip(&right.1)) {
+        for difference in compare::differences(a, b, compare::is_counted(step)) {
+            if count == 0 {
+                let _ = writeln!(err, "{}: {} and {} differ:", plan.name, left.0.name(), right.0.name());
+            }
+            count += 1;
+            let _ = writeln!(err, "  {difference}");
+        }
+    }
+    if count == 0 {
+        let flows = left.1.iter().filter(|o| o.evidence.is_some()).count();
+        let _ = writeln!(err, "{}: {} and {} agree in {flows} flows", plan.name, left.0.name(), right.0.name());
+    }
+    count
+}
+
+fn one(args: &RunArgs, on: On, plan: &Plan) -> Result<(ScenarioReport, Vec<Observation>), SetupError> {
     let mut place = worlds::open(on, args)?;
     let mut printer = Printer::new(args);
     let options = RunOptions { no_skip: args.no_skip };
@@ -61,7 +90,7 @@ fn one(args: &RunArgs, on: On, plan: &Plan) -> Result<ScenarioReport, SetupError
         )
     })?;
     diagnostics::print_all(&report.errors);
-    Ok(report)
+    Ok((report, printer.observed))
 }
 
 fn complain(error: &SetupError) -> u8 {
@@ -97,6 +126,8 @@ struct Printer {
     text: bool,
     /// Up to when packets were shown.
     shown_ns: u64,
+    /// What each step was seen to do.
+    observed: Vec<Observation>,
 }
 
 impl Printer {
@@ -106,7 +137,7 @@ impl Printer {
         if !text {
             style.color = terminal::color(&std::io::stderr());
         }
-        Self { style, trace: args.trace, text, shown_ns: 0 }
+        Self { style, trace: args.trace, text, shown_ns: 0, observed: Vec::new() }
     }
 
     fn show(&self, text: &str) {
@@ -135,6 +166,7 @@ impl Progress for Printer {
     }
 
     fn step(&mut self, step: &StepReport, evidence: Option<&Evidence>) {
+        self.observed.push(Observation { report: step.clone(), evidence: evidence.cloned() });
         if !self.trace {
             return;
         }
