@@ -33,8 +33,8 @@ use skep_manifest::{Loaded, Options};
 use skep_object::ObjectSet;
 use skep_scenario::world::{Labelled, Target};
 use skep_scenario::{
-    Capability, Change, ClusterSpec, Diagnostic, Evidence, FlowId, Network, Offers, Query, SetupError, Snapshot,
-    Stimulus, Until, World,
+    Capability, Change, ClusterSpec, Diagnostic, Evidence, FlowId, Network, Offers, Query, SetupError,
+    Snapshot, Stimulus, Until, World,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -88,7 +88,8 @@ impl LiveWorld {
     /// Where the kernel does not let this user load programs or make namespaces, and what to do then; and for objects
     /// that cannot be read.
     pub fn new(objects: Option<&Path>) -> Result<Self, SetupError> {
-        let objects = ObjectSet::new(objects).map_err(|e| SetupError::input(Diagnostic::new(e.to_string())))?;
+        let objects =
+            ObjectSet::new(objects).map_err(|e| SetupError::input(Diagnostic::new(e.to_string())))?;
         let allowed = probe().and_then(|()| skep_agent_linux::Netns::new().map(drop));
         allowed.map_err(|e| {
             let help = "run it as root on a kernel with BPF, or without `--on kernel` in the simulator";
@@ -259,7 +260,8 @@ impl Built {
                 (Action::EndpointReady { endpoint }, Ok(_)) => {
                     let endpoint = *endpoint;
                     let pod = member.call(move |site| site.agent.pod_of(endpoint).cloned());
-                    let known = pod.and_then(|key| Some((self.pods.get_mut(&key)?, self.cluster.pods().get(&key)?)));
+                    let known =
+                        pod.and_then(|key| Some((self.pods.get_mut(&key)?, self.cluster.pods().get(&key)?)));
                     if let Some((pod, info)) = known {
                         pod.start(&info.ports).map_err(refused)?;
                     }
@@ -304,7 +306,9 @@ impl Built {
                 return Err(SetupError::Refused(why));
             }
             Change::RestartAgent { node } => return self.restart(node),
-            Change::Fault(_) => return Err(SetupError::Refused("this kernel has no faults to offer".to_owned())),
+            Change::Fault(_) => {
+                return Err(SetupError::Refused("this kernel has no faults to offer".to_owned()));
+            }
         };
         self.tell(steps)
     }
@@ -334,7 +338,8 @@ impl Built {
             Stimulus::Send { .. } => None,
         };
         let gone = || SetupError::Refused(format!("pod {from} has not started"));
-        let (pod, info) = (self.pods.get(&from).ok_or_else(gone)?, self.cluster.pods().get(&from).ok_or_else(gone)?);
+        let (pod, info) =
+            (self.pods.get(&from).ok_or_else(gone)?, self.cluster.pods().get(&from).ok_or_else(gone)?);
         let (mark, since) = (self.log.len(), monotonic_ns());
         let flow = traffic::start(&pod.netns, info.ip, stimulus, to, until).map_err(refused)?;
         self.flows.push(Carried { from: from.to_string(), flow, mark, times: Vec::new() });
@@ -409,7 +414,9 @@ impl Built {
     fn address(&self, target: &Target) -> Result<Ipv4Addr, SetupError> {
         match target {
             Target::Address(IpAddr::V4(ip)) => Ok(*ip),
-            Target::Address(IpAddr::V6(ip)) => Err(SetupError::Refused(format!("{ip}: there is only IPv4 here"))),
+            Target::Address(IpAddr::V6(ip)) => {
+                Err(SetupError::Refused(format!("{ip}: there is only IPv4 here")))
+            }
             Target::Pod(pod) => {
                 let key = pod_key(pod)?;
                 let pod = self.cluster.pods().get(&key);
@@ -428,13 +435,17 @@ impl Built {
             }
             Query::Conntrack { node } => {
                 let now_s = monotonic_ns() / 1_000_000_000;
-                Snapshot::Conntrack(member(node)?.call(move |s| inspect::conntrack(s, now_s)).map_err(refused)?)
+                Snapshot::Conntrack(
+                    member(node)?.call(move |s| inspect::conntrack(s, now_s)).map_err(refused)?,
+                )
             }
             Query::Policy { pod } => {
                 let info = self.cluster.pods().get(&pod_key(pod)?).filter(|p| !p.host_network);
                 let info = info.ok_or_else(|| SetupError::Refused(format!("pod {pod} has no endpoint")))?;
                 let endpoint = info.endpoint;
-                Snapshot::Policy(member(&info.node)?.call(move |s| inspect::policy(s, endpoint)).map_err(refused)?)
+                Snapshot::Policy(
+                    member(&info.node)?.call(move |s| inspect::policy(s, endpoint)).map_err(refused)?,
+                )
             }
             Query::Ipcache { node } => {
                 Snapshot::Ipcache(member(node)?.call(|s| inspect::ipcache(s)).map_err(refused)?)
@@ -447,7 +458,9 @@ impl Built {
             Query::Map { node, name } => {
                 let wanted = name.clone();
                 let map = member(node)?.call(move |s| inspect::map(s, &wanted)).map_err(refused)?;
-                Snapshot::Map(map.ok_or_else(|| SetupError::Refused(format!("node {node} has no map {name}")))?)
+                Snapshot::Map(
+                    map.ok_or_else(|| SetupError::Refused(format!("node {node} has no map {name}")))?,
+                )
             }
         })
     }

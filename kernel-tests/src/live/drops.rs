@@ -38,7 +38,10 @@ impl DropWatch {
             }
         });
         let watched = told.recv().unwrap_or_else(|_| {
-            Err(Error::Kernel { what: "the watch for drops".into(), source: std::io::Error::other("it panicked") })
+            Err(Error::Kernel {
+                what: "the watch for drops".into(),
+                source: std::io::Error::other("it panicked"),
+            })
         })?;
         Ok(Self { watched, owners, stop: Some(stop), thread: Some(thread) })
     }

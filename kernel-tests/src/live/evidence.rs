@@ -23,7 +23,12 @@ pub(super) struct Carried {
 }
 
 /// Everything recorded about a flow. `own` are the nodes' addresses: what reaches them ends in their stack.
-pub(super) fn of_flow(carried: &Carried, reader: &Reader<'_>, records: &[Record], own: &[IpAddr]) -> Evidence {
+pub(super) fn of_flow(
+    carried: &Carried,
+    reader: &Reader<'_>,
+    records: &[Record],
+    own: &[IpAddr],
+) -> Evidence {
     let mut walks = Vec::new();
     let mut counts = Packets::default();
     let (mut seen, mut count) = (BTreeSet::new(), 0);
@@ -86,7 +91,11 @@ fn belonging(carried: &Carried, packet: &Packet) -> Option<(Direction, Class)> {
     let (class, flow) = (class_of(packet), carried.flow.tuple);
     let tuple = packet.first.tuple;
     let waited_for = carried.times.iter().any(|(from, to)| (*from..=*to).contains(&packet.time_ns));
-    if carried.flow.raw && waited_for && tuple.is_some_and(|t| same_ends(&t, &flow)) && class != Class::IcmpError {
+    if carried.flow.raw
+        && waited_for
+        && tuple.is_some_and(|t| same_ends(&t, &flow))
+        && class != Class::IcmpError
+    {
         return Some((Direction::Forward, class));
     }
     if class != Class::IcmpError && tuple == Some(flow) {

@@ -3,9 +3,9 @@
 //!
 //! A bridge in a namespace of its own has a port for each node's card. Does not know what runs on a node.
 
+use ipnet::Ipv4Net;
 use skep_agent_core::NodeInfo;
 use skep_agent_linux::{Error, Netlink, Netns, NewEnd};
-use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 
 /// A node's card.

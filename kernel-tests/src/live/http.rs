@@ -16,7 +16,8 @@ pub(super) fn request(host: &str, path: &str) -> Vec<u8> {
     // A line break in either would be a second header.
     let clean = |s: &str| s.chars().filter(|c| !c.is_control() && *c != ' ').collect::<String>();
     let (host, path) = (clean(host), clean(path));
-    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n")
+        .into_bytes()
 }
 
 /// Takes a whole request off the front of what a server has read and answers it; none as long as it is not whole.
@@ -69,7 +70,9 @@ fn report(target: &str, headers: &BTreeMap<&str, &str>, client: Ipv4Addr) -> Str
     let args = object(args.collect(), ",");
     let all = object(headers.iter().map(|(k, v)| (*k, *v)).collect(), ", ");
     let url = format!("http://{}{target}", headers.get("Host").copied().unwrap_or_default());
-    format!("{{\n  \"args\": {args}, \n  \"headers\": {all}, \n  \"origin\": \"{client}\", \n  \"url\": {url:?}\n}}\n")
+    format!(
+        "{{\n  \"args\": {args}, \n  \"headers\": {all}, \n  \"origin\": \"{client}\", \n  \"url\": {url:?}\n}}\n"
+    )
 }
 
 fn response(status: u16, body: &[u8]) -> Vec<u8> {

@@ -10,9 +10,7 @@ use skep_abi::event::Event as DatapathEvent;
 use skep_abi::map::EVENTS;
 use skep_agent_core::desired::POD_DEVICE;
 use skep_agent_core::{Agent, Config, Event, Link, Performed, Time, drive, start};
-use skep_agent_linux::{
-    Error, LinuxNode, Netns, PerfReader, Tap, monotonic_ns, mount_bpffs, private_mounts,
-};
+use skep_agent_linux::{Error, LinuxNode, Netns, PerfReader, Tap, monotonic_ns, mount_bpffs, private_mounts};
 use skep_object::ObjectSet;
 use skep_scenario::FrameView;
 use std::collections::BTreeMap;
@@ -79,7 +77,10 @@ impl Member {
             }
         });
         let ready = told.recv().unwrap_or_else(|_| {
-            Err(Error::Kernel { what: "a node's thread".into(), source: std::io::Error::other("it panicked") })
+            Err(Error::Kernel {
+                what: "a node's thread".into(),
+                source: std::io::Error::other("it panicked"),
+            })
         });
         ready.map(|()| Self { name, jobs: Some(jobs), thread: Some(thread) })
     }

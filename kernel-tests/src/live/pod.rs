@@ -32,7 +32,13 @@ pub(super) struct Pod {
 impl Pod {
     pub(super) fn new(netns: Netns) -> Self {
         let connections = Arc::new(Mutex::new(Vec::new()));
-        Self { netns, stop: Arc::new(AtomicBool::new(false)), connections, threads: Vec::new(), started: false }
+        Self {
+            netns,
+            stop: Arc::new(AtomicBool::new(false)),
+            connections,
+            threads: Vec::new(),
+            started: false,
+        }
     }
 
     /// Whether its ports were opened.

@@ -208,7 +208,12 @@ fn timed_out() -> io::Error {
     io::ErrorKind::TimedOut.into()
 }
 
-fn open_stream(shared: &Shared, socket: Socket, server: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+fn open_stream(
+    shared: &Shared,
+    socket: Socket,
+    server: SocketAddr,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
     abort_at_close(&socket)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.connect_timeout(&server.into(), timeout)?;
@@ -299,7 +304,9 @@ fn ping(shared: &Shared, socket: &Socket, to: SocketAddr, count: u32) {
     let exchange = || -> io::Result<()> {
         let (start, mut received) = (Instant::now(), 0);
         for sequence in 1..=count {
-            std::thread::sleep((start + PING_INTERVAL * (sequence - 1)).saturating_duration_since(Instant::now()));
+            std::thread::sleep(
+                (start + PING_INTERVAL * (sequence - 1)).saturating_duration_since(Instant::now()),
+            );
             let [a, b] = (sequence as u16).to_be_bytes();
             // The kernel puts the identifier and the checksum in.
             let mut message = vec![8, 0, 0, 0, 0, 0, a, b];
@@ -311,7 +318,9 @@ fn ping(shared: &Shared, socket: &Socket, to: SocketAddr, count: u32) {
                 socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
                 match (&*socket).read(&mut [0; 2048]) {
                     Ok(_) => received += 1,
-                    Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
+                    Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                        break;
+                    }
                     Err(e) if count == 1 => return Err(e),
                     Err(_) => {}
                 }

@@ -62,9 +62,9 @@ fn event_of(record: &Record) -> Option<&Event> {
 
 fn frame_of(record: &Record) -> (&[u8], usize) {
     match &record.what {
-        What::Event { bytes, len, .. } | What::Frame { bytes, len, .. } | What::Dropped { bytes, len, .. } => {
-            (bytes, *len)
-        }
+        What::Event { bytes, len, .. }
+        | What::Frame { bytes, len, .. }
+        | What::Dropped { bytes, len, .. } => (bytes, *len),
     }
 }
 
@@ -98,7 +98,10 @@ fn runs(records: &[Record]) -> Vec<Run<'_>> {
         if open.get(&place).is_some_and(|run| run.ends_before(event)) {
             done.extend(open.remove(&place));
         }
-        open.entry(place).or_insert_with(|| Run { node: record.node, records: Vec::new() }).records.push(record);
+        open.entry(place)
+            .or_insert_with(|| Run { node: record.node, records: Vec::new() })
+            .records
+            .push(record);
     }
     done.extend(open.into_values());
     done
@@ -398,7 +401,9 @@ fn policy_verdict(node: &Words, records: &[&Record]) -> Verdict {
     let delivered = traces(records).find(|t| t.point() == Some(TracePoint::ToLxc));
     match (drop_of(records), delivered) {
         (Some(drop), _) => drop,
-        (None, Some(t)) if t.ifindex != 0 => Verdict::Redirect { to: device(node, t.ifindex), ingress: false },
+        (None, Some(t)) if t.ifindex != 0 => {
+            Verdict::Redirect { to: device(node, t.ifindex), ingress: false }
+        }
         _ => Verdict::Ok,
     }
 }

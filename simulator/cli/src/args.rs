@@ -20,6 +20,10 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Ask the running kernel's verifier about every program (Linux, root)
     Verify(VerifyArgs),
+    /// Remove everything that skep has on this node: programs, devices, pins (Linux, root)
+    ///
+    /// `skep run --on kernel` leaves nothing behind, even if it is killed; this is for what an agent made.
+    Clean,
     /// Explain a drop reason; without one, list all
     Explain {
         /// A reason's name, such as POLICY_DENIED, or Hubble's number of it

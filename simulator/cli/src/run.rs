@@ -50,7 +50,7 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
             }
         }
         if let [first, rest @ ..] = seen.as_slice() {
-            differences += rest.iter().map(|other| compared(plan, first, other)).sum::<usize>();
+            differences += rest.iter().map(|other| compared(args, plan, first, other)).sum::<usize>();
         }
     }
     let report = Report::new(reports);
@@ -58,22 +58,30 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
     report.exit_status().max(u8::from(differences > 0))
 }
 
-/// Tells in which values two Worlds differ, and returns in how many.
-fn compared(plan: &Plan, left: &(On, Vec<Observation>), right: &(On, Vec<Observation>)) -> usize {
+/// Shows two Worlds side by side, a line a flow, and in which values they differ. Returns in how many.
+fn compared(
+    args: &RunArgs,
+    plan: &Plan,
+    left: &(On, Vec<Observation>),
+    right: &(On, Vec<Observation>),
+) -> usize {
+    let (a, b) = (left.0.name(), right.0.name());
     let mut count = 0;
-    let mut err = std::io::stderr().lock();
-    for (step, (a, b)) in plan.steps.iter().zip(left.1.iter().zip(&right.1)) {
-        for difference in compare::differences(a, b, compare::is_counted(step)) {
-            if count == 0 {
-                let _ = writeln!(err, "{}: {} and {} differ:", plan.name, left.0.name(), right.0.name());
-            }
-            count += 1;
-            let _ = writeln!(err, "  {difference}");
+    let mut text = format!("{}: {a} | {b}\n", plan.name);
+    for (step, (left, right)) in plan.steps.iter().zip(left.1.iter().zip(&right.1)) {
+        let Some((one, other)) = left.summary().zip(right.summary()) else { continue };
+        let found = compare::differences(left, right, compare::is_counted(step));
+        let sign = if found.is_empty() { "=" } else { "!=" };
+        text += &format!("  {sign:<2} step {} {}: {one} | {other}\n", left.report.number, left.report.title);
+        for difference in &found {
+            text += &format!("     {}: {} | {}\n", difference.field, difference.left, difference.right);
         }
+        count += found.len();
     }
-    if count == 0 {
-        let flows = left.1.iter().filter(|o| o.evidence.is_some()).count();
-        let _ = writeln!(err, "{}: {} and {} agree in {flows} flows", plan.name, left.0.name(), right.0.name());
+    if args.output == Output::Text {
+        write(&text);
+    } else {
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
     count
 }

@@ -25,6 +25,17 @@ pub struct Observation {
     pub evidence: Option<Evidence>,
 }
 
+impl Observation {
+    /// What became of a flow, in a few words; none if there was none.
+    pub fn summary(&self) -> Option<String> {
+        let (evidence, verdict) = (self.evidence.as_ref()?, self.report.verdict.as_ref()?);
+        let hooks = |direction| crate::judge::hooks_of(evidence, direction).len();
+        let reason = verdict.reason.as_ref().map(|r| format!(" {r}")).unwrap_or_default();
+        let (forward, reply) = (hooks(Direction::Forward), hooks(Direction::Reply));
+        Some(format!("{}{reason}, {forward} hooks there, {reply} back", verdict.verdict.name()))
+    }
+}
+
 /// A value in which two Worlds differ.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Difference {
@@ -77,7 +88,8 @@ pub fn differences(left: &Observation, right: &Observation, counted: bool) -> Ve
         // Bytes too: no header is translated away.
         let counters = |o: &Observation| -> Vec<String> {
             let rows = o.report.counters.iter();
-            rows.map(|c| format!("{} {} at {}: {}", c.reason, c.direction.name(), c.node, c.packets)).collect()
+            rows.map(|c| format!("{} {} at {}: {}", c.reason, c.direction.name(), c.node, c.packets))
+                .collect()
         };
         all.value("counters", &counters(left), &counters(right));
     }
@@ -100,7 +112,10 @@ fn entry(node: &str, e: &ConntrackEntry, counted: bool) -> String {
     let mut flags = e.flags.clone();
     flags.sort();
     let flags = flags.join(" ");
-    format!("{node} {protocol} {direction} {} -> {}{port}{packets} [{flags}] {}", e.src, e.dst, e.src_identity)
+    format!(
+        "{node} {protocol} {direction} {} -> {}{port}{packets} [{flags}] {}",
+        e.src, e.dst, e.src_identity
+    )
 }
 
 struct Comparison {
@@ -155,9 +170,7 @@ impl Comparison {
     }
 
     fn walk(&mut self, name: &str, left: &Walk, right: &Walk) {
-        let hooks = |w: &Walk| -> Vec<String> {
-            hooks_of(w).map(|h| h.place().to_string()).collect()
-        };
+        let hooks = |w: &Walk| -> Vec<String> { hooks_of(w).map(|h| h.place().to_string()).collect() };
         let (a, b) = (hooks(left), hooks(right));
         if a != b {
             return self.differ(&format!("{name}: hooks"), a.join(", "), b.join(", "));

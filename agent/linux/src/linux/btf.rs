@@ -97,7 +97,8 @@ impl KernelTypes {
 
     /// The offset in bytes of a field of a structure, through structures and unions without a name.
     pub(super) fn offset(&self, structure: &str, field: &str) -> Result<u32, Error> {
-        let found = self.find(&[kind::STRUCT], structure).and_then(|index| self.member(self.places[index], field));
+        let found =
+            self.find(&[kind::STRUCT], structure).and_then(|index| self.member(self.places[index], field));
         found.map(|bits| bits / 8).ok_or_else(|| self.missing(&format!("{structure}.{field}")))
     }
 

@@ -12,7 +12,8 @@ use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::net::{IpAddr, Ipv4Addr};
@@ -100,8 +101,7 @@ impl Netlink {
     pub fn add_veth(&mut self, end: &NewEnd<'_>, peer: &NewEnd<'_>) -> Result<(), Error> {
         let data = InfoData::Veth(InfoVeth::Peer(link(peer.attributes())));
         let mut attributes = end.attributes();
-        attributes
-            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)]));
+        attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)]));
         self.new_link(&format!("making the veth pair {} and {}", end.name, peer.name), link(attributes))
     }
 
@@ -117,8 +117,7 @@ impl Netlink {
             InfoVxlan::Port(port),
         ]);
         let mut attributes = end.attributes();
-        attributes
-            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(data)]));
+        attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(data)]));
         self.new_link(&format!("making the VXLAN device {}", end.name), link(attributes))
     }
 
@@ -190,7 +189,11 @@ impl Netlink {
         let ip = IpAddr::V4(address.addr());
         message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
-        self.request(&format!("adding the address {address}"), RouteNetlinkMessage::NewAddress(message), flags)
+        self.request(
+            &format!("adding the address {address}"),
+            RouteNetlinkMessage::NewAddress(message),
+            flags,
+        )
     }
 
     /// Adds or replaces a route of the main table.
@@ -294,9 +297,7 @@ fn route_message(destination: Ipv4Net) -> RouteMessage {
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::from(PROTOCOL);
     if destination.prefix_len() > 0 {
-        message
-            .attributes
-            .push(RouteAttribute::Destination(RouteAddress::Inet(destination.network())));
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination.network())));
     }
     message
 }

@@ -112,27 +112,6 @@ impl LinuxNode {
         &self.links
     }
 
-    /// Removes all that skep has on the node: programs first, then devices (with them their routes), then pins.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel refuses; the rest is then still there, and calling again goes on.
-    pub fn remove_all(&mut self) -> Result<(), Error> {
-        for point in self.pins.attached()? {
-            if let Some(link) = TcxLink::open(&point.path)? {
-                link.detach()?;
-            }
-        }
-        for device in self.netlink.devices()? {
-            if inventory::is_ours(&device.name) {
-                self.netlink.delete_link(&device.name)?;
-            }
-        }
-        self.maps.clear();
-        self.links.clear();
-        self.pins.remove_all()
-    }
-
     /// Takes note of the devices that are there: the agent needs the indexes of those that it did not make, too.
     fn find_links(&mut self) -> Result<(), Error> {
         self.links.clear();
@@ -155,7 +134,8 @@ impl LinuxNode {
             Action::SetRoute { key, route } => {
                 let ifindex = self.ifindex(&Link { netns: key.netns.clone(), name: route.device.clone() })?;
                 let destination = key.destination;
-                let route = FoundRoute { destination, via: route.via, ifindex, src: route.src, mtu: route.mtu };
+                let route =
+                    FoundRoute { destination, via: route.via, ifindex, src: route.src, mtu: route.mtu };
                 self.netlink_of(&key.netns)?.set_route(&route).map_err(refused)?;
             }
             Action::DeleteRoute { key } => self.delete_route(key)?,
@@ -380,6 +360,32 @@ impl Node for LinuxNode {
         self.find_links().map_err(refused)?;
         inventory::take(self).map_err(refused)
     }
+}
+
+/// Removes all that skep has in the calling thread's namespaces, of any version: programs first, then devices (with
+/// them their routes), then pins. Returns what was removed, in words.
+///
+/// # Errors
+///
+/// What the kernel refuses; the rest is then still there, and calling again goes on.
+pub fn clean(bpffs: &Path) -> Result<Vec<String>, Error> {
+    let mut removed = Vec::new();
+    for (name, path) in pins::links(bpffs)? {
+        if let Some(link) = TcxLink::open(&path)? {
+            link.detach()?;
+            removed.push(format!("program at {name}"));
+        }
+    }
+    let mut netlink = Netlink::open()?;
+    for device in netlink.devices()? {
+        // skep_net goes with skep_host.
+        if inventory::is_ours(&device.name) && netlink.ifindex(&device.name).is_ok() {
+            netlink.delete_link(&device.name)?;
+            removed.push(format!("device {}", device.name));
+        }
+    }
+    removed.extend(pins::remove_all(bpffs)?.map(|path| format!("pins below {}", path.display())));
+    Ok(removed)
 }
 
 /// Puts a load's programs into its own calls map.

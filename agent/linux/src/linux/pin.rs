@@ -57,6 +57,26 @@ fn open(path: &Path) -> Result<Option<OwnedFd>, Error> {
     }
 }
 
+/// The ids of all links of the kernel, whoever made them: what is attached anywhere.
+///
+/// # Errors
+///
+/// Without CAP_SYS_ADMIN.
+pub fn link_ids() -> Result<Vec<u32>, Error> {
+    let (mut ids, mut last) = (Vec::new(), 0);
+    loop {
+        let mut attr = Attr::new().u32(0, last);
+        match bpf(Command::LinkNextId, &mut attr) {
+            Ok(_) => {
+                last = attr.read_u32(4);
+                ids.push(last);
+            }
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(ids),
+            Err(e) => return Err(Error::kernel("listing links", e)),
+        }
+    }
+}
+
 /// Removes a pin; that there is none is no error.
 ///
 /// # Errors
@@ -161,8 +181,7 @@ impl TcxLink {
     ///
     /// What the kernel says: no tcx (before 6.6), no such device.
     pub fn attach(program: &Program, ifindex: u32, hook: TcxHook) -> Result<Self, Error> {
-        let mut attr =
-            Attr::new().u32(0, program.fd.as_raw_fd() as u32).u32(4, ifindex).u32(8, hook as u32);
+        let mut attr = Attr::new().u32(0, program.fd.as_raw_fd() as u32).u32(4, ifindex).u32(8, hook as u32);
         bpf_fd(Command::LinkCreate, &mut attr)
             .map(|fd| Self { fd })
             .map_err(|e| Error::kernel(format!("attaching {} to device {ifindex}", program.name), e))
@@ -174,8 +193,7 @@ impl TcxLink {
     ///
     /// What the kernel says: the device is gone.
     pub fn replace(&self, program: &Program) -> Result<(), Error> {
-        let mut attr =
-            Attr::new().u32(0, self.fd.as_raw_fd() as u32).u32(4, program.fd.as_raw_fd() as u32);
+        let mut attr = Attr::new().u32(0, self.fd.as_raw_fd() as u32).u32(4, program.fd.as_raw_fd() as u32);
         bpf(Command::LinkUpdate, &mut attr)
             .map(drop)
             .map_err(|e| Error::kernel(format!("replacing a program by {}", program.name), e))

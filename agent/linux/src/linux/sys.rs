@@ -25,6 +25,7 @@ pub(super) enum Command {
     MapFreeze = 22,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkNextId = 31,
     LinkDetach = 34,
 }
 

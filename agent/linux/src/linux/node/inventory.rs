@@ -28,7 +28,8 @@ pub(super) fn is_ours(name: &str) -> bool {
 
 /// `lxc` and twelve hexadecimal digits.
 fn is_pod_device(name: &str) -> bool {
-    name.strip_prefix("lxc").is_some_and(|hash| hash.len() == 12 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
+    name.strip_prefix("lxc")
+        .is_some_and(|hash| hash.len() == 12 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 pub(super) fn take(node: &mut LinuxNode) -> Result<Datapath, Error> {
@@ -86,7 +87,9 @@ fn devices(node: &mut LinuxNode, found: &mut Datapath) -> Result<(), Error> {
         // A pod that nobody asked for (again) is listed as one without a name, so that its device can be deleted.
         let (peer, peer_end) = match pairs.get(name) {
             Some((pod, inside)) => (Link::pod(pod.as_str(), POD_DEVICE), end(inside)),
-            None => (Link::pod("?", POD_DEVICE), End { mac: mac(&[]), mtu: 0, arp: true, addresses: Vec::new() }),
+            None => {
+                (Link::pod("?", POD_DEVICE), End { mac: mac(&[]), mtu: 0, arp: true, addresses: Vec::new() })
+            }
         };
         let kind = DeviceKind::Veth { peer, peer_end };
         found.devices.insert(Link::root(name.as_str()), Device { end: end(outside), kind });

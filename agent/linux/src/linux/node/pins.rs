@@ -21,8 +21,6 @@ const RECORD: &str = "record";
 /// The directories of a node's pins.
 #[derive(Debug)]
 pub(super) struct Pins {
-    /// `skep`.
-    top: PathBuf,
     /// `skep/v1`.
     root: PathBuf,
 }
@@ -45,7 +43,7 @@ impl Pins {
         for directory in ["maps", "loads", "links"] {
             make(&root.join(directory))?;
         }
-        Ok(Self { top, root })
+        Ok(Self { root })
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {
@@ -156,10 +154,25 @@ impl Pins {
         }
         Ok(Some(info.program))
     }
+}
 
-    pub(super) fn remove_all(&self) -> Result<(), Error> {
-        remove_directory(&self.top)
+/// The links that are pinned below a bpffs, by any version, with their names.
+pub(super) fn links(bpffs: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    let top = bpffs.join("skep");
+    let mut all = Vec::new();
+    for version in names(&top)? {
+        let directory = top.join(version).join("links");
+        all.extend(names(&directory)?.into_iter().map(|name| (unescape(&name), directory.join(&name))));
     }
+    Ok(all)
+}
+
+/// Removes all pins of all versions; where they were, if there were any.
+pub(super) fn remove_all(bpffs: &Path) -> Result<Option<PathBuf>, Error> {
+    let top = bpffs.join("skep");
+    let there = top.exists();
+    remove_directory(&top)?;
+    Ok(there.then_some(top))
 }
 
 /// A bpffs takes no dot in a name, and devices may have one.
