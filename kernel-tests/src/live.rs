@@ -47,6 +47,8 @@ use walk::{Reader, Words};
 const QUIET: Duration = Duration::from_millis(90);
 /// How long after its end a flow's last frames are waited for.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a stack may take to give up a neighbour: three requests, a second apart.
+const NEIGHBOUR: Duration = Duration::from_millis(3500);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -360,7 +362,7 @@ impl Built {
         if until != Until::Time(Duration::ZERO) {
             self.carry(number, until, monotonic_ns())?;
         }
-        self.evidence(number)
+        Ok(self.evidence(number))
     }
 
     /// Lets time pass until the flow is as far as asked.
@@ -370,10 +372,14 @@ impl Built {
             Until::Quiet(quiet) => self.until_quiet(quiet, Duration::MAX),
             Until::Done | Until::Established | Until::Bytes(_) => self.flows[number].flow.wait(until),
         }
+        self.flows[number].times.push((since, u64::MAX));
         if self.flows[number].flow.outcome().ended {
             self.settle();
+            self.until_ended(number)?;
         }
-        self.flows[number].times.push((since, monotonic_ns()));
+        if let Some(time) = self.flows[number].times.last_mut() {
+            time.1 = monotonic_ns();
+        }
         let wrong = self.log.complaints();
         if wrong.is_empty() { Ok(()) } else { Err(SetupError::InvariantBroken(wrong.join("\n"))) }
     }
@@ -395,7 +401,31 @@ impl Built {
         }
     }
 
-    fn evidence(&self, number: usize) -> Result<Evidence, SetupError> {
+    /// Lets time pass until every packet of a flow has an end, at the most [`NEIGHBOUR`].
+    fn until_ended(&self, number: usize) -> Result<(), SetupError> {
+        let begun = Instant::now();
+        let own = self.own_addresses();
+        while begun.elapsed() < NEIGHBOUR {
+            let (nodes, carried) = (self.words(), &self.flows[number]);
+            if !evidence::in_flight(carried, &self.reader(&nodes), &self.log.since(carried.mark), &own) {
+                return Ok(());
+            }
+            std::thread::sleep(QUIET);
+        }
+        Ok(())
+    }
+
+    /// The addresses of nodes: what reaches them ends in their stack.
+    fn own_addresses(&self) -> Vec<IpAddr> {
+        self.cluster.nodes().values().flat_map(|n| [n.address, n.router()]).map(IpAddr::V4).collect()
+    }
+
+    fn reader<'a>(&self, nodes: &'a [Words]) -> Reader<'a> {
+        Reader { nodes, tunnel_port: self.network.tunnel_port, start_ns: self.start_ns }
+    }
+
+    /// What is needed to put records into words, with all records taken in.
+    fn words(&self) -> Vec<Words> {
         let mut nodes = Vec::new();
         for member in &self.members {
             let (agent, devices) = member.call(|site| {
@@ -404,11 +434,12 @@ impl Built {
             });
             nodes.push(Words { name: member.name.clone(), agent, devices, uplink: UPLINK.to_owned() });
         }
-        let reader = Reader { nodes: &nodes, tunnel_port: self.network.tunnel_port, start_ns: self.start_ns };
-        let carried = &self.flows[number];
-        let own: Vec<IpAddr> =
-            self.cluster.nodes().values().flat_map(|n| [n.address, n.router()]).map(IpAddr::V4).collect();
-        Ok(evidence::of_flow(carried, &reader, &self.log.since(carried.mark), &own))
+        nodes
+    }
+
+    fn evidence(&self, number: usize) -> Evidence {
+        let (nodes, carried) = (self.words(), &self.flows[number]);
+        evidence::of_flow(carried, &self.reader(&nodes), &self.log.since(carried.mark), &self.own_addresses())
     }
 
     fn address(&self, target: &Target) -> Result<Ipv4Addr, SetupError> {

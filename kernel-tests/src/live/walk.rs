@@ -158,9 +158,10 @@ impl Reader<'_> {
 
     fn plain(&self, record: &Record) -> Option<Item> {
         let (bytes, len) = frame_of(record);
-        let (key, view, rank, pod, kind, verdict) = match &record.what {
+        let node = &self.nodes[record.node];
+        let (key, view, rank, place, kind, verdict) = match &record.what {
             What::Event { .. } => return None,
-            What::Frame { pod, outgoing, .. } => {
+            What::Frame { pod, device, outgoing, .. } => {
                 let view = self.view(bytes, len);
                 let arp = view.arp.is_some();
                 let (rank, kind, verdict) = match (outgoing, arp) {
@@ -169,15 +170,18 @@ impl Reader<'_> {
                     (false, true) => (ARRIVED, HopKind::Resolve, Verdict::Delivered),
                     (false, false) => (ARRIVED, HopKind::Deliver, Verdict::Delivered),
                 };
-                (Key::ethernet(bytes, self.tunnel_port), view, rank, Some(pod), kind, verdict)
+                (Key::ethernet(bytes, self.tunnel_port), view, rank, format!("{pod}:{device}"), kind, verdict)
             }
-            What::Dropped { pod, reason, .. } => {
+            What::Dropped { pod, ifindex, reason, .. } => {
                 let view = FrameView::ip(&whole(bytes, len));
                 let verdict = Verdict::Dropped { reason: reason.clone() };
-                (Key::ip(bytes, self.tunnel_port), view, DROPPED, pod.as_ref(), HopKind::Deliver, verdict)
+                let place = match pod {
+                    Some(pod) => format!("{pod}:{POD_DEVICE}"),
+                    None => device(node, *ifindex),
+                };
+                (Key::ip(bytes, self.tunnel_port), view, DROPPED, place, HopKind::Deliver, verdict)
             }
         };
-        let device = pod.map_or_else(|| "stack".to_owned(), |pod| format!("{pod}:{POD_DEVICE}"));
         let facts = view
             .arp
             .filter(|arp| rank == ARRIVED && arp.reply)
@@ -185,7 +189,7 @@ impl Reader<'_> {
         let hop = Hop {
             kind,
             verdict,
-            device,
+            device: place,
             facts: facts.into_iter().collect(),
             ..self.hop(record.node, record.time_ns, &view, &view)
         };
@@ -277,9 +281,9 @@ impl Packet {
         let close = item.time_ns.abs_diff(self.time_ns) < CLOCKS_NS;
         match item.rank {
             SENT => !self.ranks.contains(&SENT) && close,
+            // The stack may give to skep_host what a pod sent, but no packet meets its first program twice.
             HOOKED if program.is_some_and(|p| ORIGINS.contains(&p)) => {
-                let origin = |h: &Hop| h.kind.program().is_some_and(|p| ORIGINS.contains(&p));
-                !self.hops.iter().any(origin)
+                !self.hops.iter().any(|h| h.kind.program() == program)
             }
             rank => rank == HOOKED || !self.ranks.contains(&rank),
         }
@@ -309,6 +313,11 @@ impl Packet {
     /// Whether it reached a pod's stack that took it.
     pub(super) fn arrived(&self) -> bool {
         self.ranks.contains(&ARRIVED) && !self.dropped()
+    }
+
+    /// Whether it has an end: it was taken, dropped or answered.
+    pub(super) fn has_end(&self) -> bool {
+        self.ranks.contains(&ARRIVED) || self.dropped()
     }
 
     /// Whether anything dropped it.
@@ -409,7 +418,10 @@ fn policy_verdict(node: &Words, records: &[&Record]) -> Verdict {
 }
 
 fn device(node: &Words, ifindex: u32) -> String {
-    node.devices.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"))
+    match ifindex {
+        0 => "stack".to_owned(),
+        _ => node.devices.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}")),
+    }
 }
 
 /// Whom a run's packet is from and to.

@@ -157,6 +157,8 @@ impl Comparison {
                 let way = if direction == Direction::Forward { "forward" } else { "reply" };
                 let name = format!("{way} {}", class.name());
                 match (first(left), first(right)) {
+                    // How a broadcast spreads, and how often it is repeated, is the network's business.
+                    (Some(a), Some(b)) if class == Class::Arp && !(is_answered(&a) && is_answered(&b)) => {}
                     (Some(a), Some(b)) => self.walk(&name, &a, &b),
                     (None, None) => {}
                     (a, b) if is_required(class) && left.outcome.ended && right.outcome.ended => {
@@ -231,6 +233,10 @@ fn is_required(class: Class) -> bool {
 
 fn hooks_of(walk: &Walk) -> impl Iterator<Item = &Hop> {
     walk.hops.iter().filter(|h| h.kind.program().is_some())
+}
+
+fn is_answered(walk: &Walk) -> bool {
+    walk.hops.iter().any(|h| h.verdict == Verdict::Answered)
 }
 
 /// What became of a packet in a pod's stack or between nodes; none where only one World could have seen it.
