@@ -79,7 +79,8 @@ fn serve(mut monitor: DropMonitor, owners: &Owners, log: &Log, stopped: &Receive
             }
             sequence += 1;
             let len = drop.bytes.get(2..4).map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])));
-            let what = What::Dropped { pod, ifindex: drop.ifindex, reason: drop.reason, bytes: drop.bytes, len };
+            let what =
+                What::Dropped { pod, ifindex: drop.ifindex, reason: drop.reason, bytes: drop.bytes, len };
             log.add(Record { time_ns: drop.time_ns, node, sequence, what });
         }
     }

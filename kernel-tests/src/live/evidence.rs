@@ -117,7 +117,8 @@ fn belonging(carried: &Carried, packet: &Packet) -> Option<(Direction, Class)> {
         return Some((Direction::Reply, class));
     }
     // Fragments have no ports.
-    let fragment = |t: &FiveTuple| (t.protocol, t.sport, t.dport) == (flow.protocol, 0, 0) && flow.protocol != 1;
+    let fragment =
+        |t: &FiveTuple| (t.protocol, t.sport, t.dport) == (flow.protocol, 0, 0) && flow.protocol != 1;
     if waited_for && tuple.is_some_and(|t| fragment(&t) && same_ends(&t, &flow)) {
         return Some((Direction::Forward, class));
     }

@@ -235,7 +235,8 @@ impl Site {
             }
         }
         for (pod, frame) in frames {
-            let at = |name: &str| self.node.links().get(&Link::pod(pod.as_str(), name)) == Some(&frame.ifindex);
+            let at =
+                |name: &str| self.node.links().get(&Link::pod(pod.as_str(), name)) == Some(&frame.ifindex);
             // What a pod sends to itself never leaves its loopback device, which is there before all others.
             let device = if at(POD_DEVICE) {
                 POD_DEVICE

@@ -1,6 +1,7 @@
 //! `skep run --on sim,kernel`: both Worlds record the same of every scenario, but for the known differences.
 
 use assert_cmd::Command;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 fn workspace() -> PathBuf {
@@ -12,7 +13,8 @@ fn can_ask(name: &str) -> bool {
     match skep_agent_linux::probe() {
         Ok(()) => true,
         Err(e) => {
-            println!("SKIP {name}: {}", e.missing_capability().unwrap_or("bpf"));
+            let capability = e.missing_capability().unwrap_or("bpf");
+            writeln!(std::io::stdout(), "\nSKIP {name}: {capability}").expect("stdout is open");
             false
         }
     }
@@ -35,11 +37,8 @@ fn run(folder: &Path) -> (Option<i32>, String) {
         .env("NO_COLOR", "1")
         .output()
         .expect("the command runs");
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.code(), text)
 }
 

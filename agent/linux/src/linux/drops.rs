@@ -172,10 +172,8 @@ fn probe(types: &KernelTypes, watched: i32, events: i32, with_socket: bool) -> R
         insn(LOAD64, 2, 7, at("sk_buff", "dev")?, 0),
         insn(SET, 8, 0, 0, 0),
     ];
-    let of_device = [
-        insn(LOAD32, 8, 2, at("net_device", "ifindex")?, 0),
-        insn(LOAD64, 1, 2, net_of_device, 0),
-    ];
+    let of_device =
+        [insn(LOAD32, 8, 2, at("net_device", "ifindex")?, 0), insn(LOAD64, 1, 2, net_of_device, 0)];
     if with_socket {
         let net_of_socket = at("sock", "__sk_common")? + at("sock_common", "skc_net")?;
         code.push(insn(IF_NOT_ZERO, 2, 0, 4, 0));

@@ -130,7 +130,6 @@ fn realtime_ns() -> u64 {
     since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }
 
-
 fn set_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> Result<(), Error> {
     let size = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the address is that of a local number, with its size beside it.
