@@ -26,7 +26,7 @@ use skep_abi::Mac;
 use skep_abi::program::Object;
 use skep_agent_core::desired::{POD_DEVICE, VXLAN_DEVICE};
 use skep_agent_core::{
-    Action, Cluster, Config, Event, NodeEntry, NodeInfo, Performed, PodInfo, PodKey, Request, Step,
+    Action, Cluster, Config, Event, NodeEntry, NodeInfo, Performed, PodInfo, PodKey, Request, Step, Switches,
 };
 use skep_agent_linux::{Error, monotonic_ns, probe, set_offloads_off};
 use skep_manifest::{Loaded, Options};
@@ -118,12 +118,17 @@ fn pod_key(name: &str) -> Result<PodKey, SetupError> {
     PodKey::parse(name).ok_or_else(|| SetupError::Refused(format!("{name}: a pod is named NAMESPACE/NAME")))
 }
 
-fn config(node: &NodeInfo, objects: &ObjectSet) -> Config {
+fn config(node: &NodeInfo, network: &Network, objects: &ObjectSet) -> Config {
     Config {
         node: node.name.clone(),
         uplink: UPLINK.to_owned(),
         uplink_mac: Mac::from_octets(uplink_mac(node.address)),
         objects: Object::ALL.iter().map(|o| (*o, objects.sha256(*o))).collect(),
+        switches: Switches {
+            tunnel_port: network.tunnel_port,
+            mtu: u32::from(network.mtu),
+            endpoint_routes: network.endpoint_routes,
+        },
     }
 }
 
@@ -187,7 +192,7 @@ impl Built {
         for (index, node) in cluster.nodes().values().enumerate() {
             let netns = fabric.plug_in(node, u32::from(spec.network.mtu))?;
             drops.watch(&netns, index, None)?;
-            let (config, log) = (config(node, objects), Arc::clone(&log));
+            let (config, log) = (config(node, &spec.network, objects), Arc::clone(&log));
             members.push(Member::start(Plan { index, netns, objects: Arc::clone(objects), config, log })?);
         }
         Ok(Self {
@@ -421,7 +426,8 @@ impl Built {
     }
 
     fn reader<'a>(&self, nodes: &'a [Words]) -> Reader<'a> {
-        Reader { nodes, tunnel_port: self.network.tunnel_port, start_ns: self.start_ns }
+        let (tunnel_port, endpoint_routes) = (self.network.tunnel_port, self.network.endpoint_routes);
+        Reader { nodes, tunnel_port, endpoint_routes, start_ns: self.start_ns }
     }
 
     /// What is needed to put records into words, with all records taken in.

@@ -6,11 +6,12 @@
 use skep_abi::program::Object;
 use skep_abi::{LAYOUT_VERSION, Mac};
 use skep_agent_core::{
-    Action, Agent, Change, Config, EndpointRequest, Event, Identity, IdentityLabels, Link, Node as _, NodeInfo,
-    Performed, PodAt, PodKey, Request, Time, diff, drive, start,
+    Action, Agent, Change, Config, EndpointRequest, Event, Identity, IdentityLabels, Link, Node as _,
+    NodeInfo, Performed, PodAt, PodKey, Request, Switches, Time, diff, drive, start,
 };
 use skep_agent_linux::{
-    Error, LinuxNode, Netlink, Netns, NewEnd, clean, link_ids, monotonic_ns, mount_bpffs, private_mounts, probe,
+    Error, LinuxNode, Netlink, Netns, NewEnd, clean, link_ids, monotonic_ns, mount_bpffs, private_mounts,
+    probe,
 };
 use skep_object::ObjectSet;
 use std::io::Write as _;
@@ -59,6 +60,7 @@ fn agent() -> Agent {
         uplink: "eth0".into(),
         uplink_mac: Mac::from_octets(MAC),
         objects: Object::ALL.iter().map(|o| (*o, objects.sha256(*o))).collect(),
+        switches: Switches::default(),
     })
 }
 
@@ -127,7 +129,10 @@ fn a_device_that_was_deleted_by_hand_comes_back() {
         Netlink::open().expect("rtnetlink").delete_link("skep_vxlan").expect("it is there");
         let found = first.inventory().expect("an inventory");
         assert!(!found.devices.contains_key(&Link::root("skep_vxlan")));
-        assert!(!found.attachments.keys().any(|p| p.link == Link::root("skep_vxlan")), "its hooks went with it");
+        assert!(
+            !found.attachments.keys().any(|p| p.link == Link::root("skep_vxlan")),
+            "its hooks went with it"
+        );
         tell(&mut agent(), &mut first);
         let found = first.inventory().expect("an inventory");
         assert_eq!(diff::diff(&found, &one.desired().datapath), []);
@@ -147,8 +152,13 @@ fn nothing_is_left_after_clean() {
         let removed = clean(Path::new(BPFFS)).expect("it can be removed");
         assert!(removed.contains(&"device skep_vxlan".to_owned()), "{removed:?}");
         assert_eq!(clean(Path::new(BPFFS)).expect("again"), Vec::<String>::new());
-        let names: Vec<String> =
-            Netlink::open().expect("rtnetlink").devices().expect("devices").into_iter().map(|d| d.name).collect();
+        let names: Vec<String> = Netlink::open()
+            .expect("rtnetlink")
+            .devices()
+            .expect("devices")
+            .into_iter()
+            .map(|d| d.name)
+            .collect();
         assert!(!names.iter().any(|n| n.starts_with("skep_") || n.starts_with("lxc")), "{names:?}");
         assert!(!Path::new(BPFFS).join("skep").exists());
     });
