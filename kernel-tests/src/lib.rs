@@ -9,6 +9,7 @@ pub mod frame;
 #[cfg(target_os = "linux")]
 pub mod kernel;
 pub mod outcome;
+pub mod qemu;
 pub mod row;
 pub mod rows;
 pub mod vm;

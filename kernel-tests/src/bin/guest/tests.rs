@@ -1,0 +1,100 @@
+//! The tests of a kernel, each group a function, and their results on the second serial port.
+//!
+//! A group that comes later is a line of [`GROUPS`].
+
+use skep_agent_linux::{kernel_release, verify_running_kernel};
+use skep_live::qemu::protocol::{CheckOutcome, Line};
+use skep_live::{kernel::Machine, outcome, rows, vm::Simulator};
+use skep_object::ObjectSet;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+type Failure = Box<dyn std::error::Error>;
+type Group = fn(&ObjectSet, &mut Results) -> Result<(), Failure>;
+
+/// All groups by name, in the order in which they run.
+const GROUPS: [(&str, Group); 2] = [("verifier", verifier), ("packet-tables", packet_tables)];
+
+/// The groups that this run is about, one a line.
+const WANTED: &str = "/groups";
+
+pub(crate) fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            println!("tests: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let mut results = Results::open()?;
+    results.say(&Line::Start { kernel: kernel_release() })?;
+    let objects = ObjectSet::from_folder(Path::new("/objects"))?;
+    let wanted = std::fs::read_to_string(WANTED)?;
+    for name in wanted.lines() {
+        let (_, group) = GROUPS.iter().find(|(n, _)| *n == name).ok_or_else(|| format!("no group {name}"))?;
+        group(&objects, &mut results)?;
+    }
+    results.end()
+}
+
+/// The second serial port.
+struct Results {
+    port: File,
+    lines: usize,
+}
+
+impl Results {
+    fn open() -> Result<Self, Failure> {
+        Ok(Self { port: OpenOptions::new().write(true).open("/dev/ttyS1")?, lines: 0 })
+    }
+
+    fn say(&mut self, line: &Line) -> Result<(), Failure> {
+        let mut text = serde_json::to_string(line)?;
+        text.push('\n');
+        self.port.write_all(text.as_bytes())?;
+        self.lines += 1;
+        Ok(())
+    }
+
+    fn check(&mut self, group: &str, name: String, outcome: CheckOutcome) -> Result<(), Failure> {
+        self.say(&Line::Check { group: group.to_owned(), name, outcome })
+    }
+
+    /// The end line, and its way out of the port's buffer.
+    fn end(mut self) -> Result<(), Failure> {
+        self.say(&Line::End { lines: self.lines })?;
+        rustix::termios::tcdrain(&self.port)?;
+        Ok(())
+    }
+}
+
+fn verifier(objects: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
+    let report = verify_running_kernel(objects)?;
+    results.say(&Line::Verifier { report: report.to_json() })
+}
+
+/// Every row in this kernel, against the contract and against skep-vm.
+fn packet_tables(objects: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
+    let simulator = Simulator::new(objects)?;
+    let mut machine = Machine::new(objects.clone())?;
+    for row in rows::all() {
+        let wrong = match machine.run(&row) {
+            Err(_) if row.kernel_may_refuse => Vec::new(),
+            Err(e) => vec![e],
+            Ok(real) => {
+                let mut wrong = row.expected.violations(&row, &real);
+                wrong.extend(outcome::differences(&real, &simulator.run(&row)?));
+                wrong
+            }
+        };
+        let outcome =
+            if wrong.is_empty() { CheckOutcome::Passed } else { CheckOutcome::Failed(wrong.join("; ")) };
+        results.check("packet-tables", row.title(), outcome)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Every program, and every packet table, on other kernels than the running one: `cargo xtask kernels` builds the guest
+//! and starts this.
+//!
+//! Exit status: 0 if all is as the committed tables say, 1 if a program or a check is worse, 2 if a kernel could not
+//! be had or booted, or did not come to its end.
+
+use clap::Parser;
+use skep_live::qemu::boot::{Content, boot};
+use skep_live::qemu::config::{Config, Kernel};
+use skep_live::qemu::protocol::{CheckOutcome, Said};
+use skep_live::qemu::table::{Check, FOLDER, Table, markdown};
+use skep_live::qemu::{Problem, Result, canary, module, package};
+use skep_object::ObjectSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// A healthy kernel takes a tenth of this, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(180);
+
+#[derive(Parser)]
+#[command(name = "cargo xtask kernels", about = "Every program and packet table on the kernels of ci/kernels.toml")]
+struct Arguments {
+    /// Which kernels; all of ci/kernels.toml if none is named
+    series: Vec<String>,
+    /// Write what the verifiers say into ci/verifier and docs/verifier.md instead of comparing with it
+    #[arg(long)]
+    update: bool,
+    /// Print the committed tables as Markdown and boot nothing
+    #[arg(long)]
+    markdown: bool,
+    /// Objects to test instead of the committed ones: a folder with a NAME.o for each
+    #[arg(long, value_name = "DIR", conflicts_with = "update")]
+    object: Option<PathBuf>,
+    /// Look for newer kernels than the cached ones
+    #[arg(long)]
+    refresh: bool,
+    /// Test the checks: a program that only newer kernels accept has to be caught on each that does not
+    #[arg(long, conflicts_with_all = ["update", "markdown", "object"])]
+    self_test: bool,
+    /// The workspace's root
+    #[arg(long, hide = true)]
+    root: PathBuf,
+    /// The static guest
+    #[arg(long, hide = true, default_value = "")]
+    guest: PathBuf,
+    /// Where kernels are kept
+    #[arg(long, hide = true, default_value = "")]
+    cache: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<bool> {
+    let config = Config::read(&arguments.root)?;
+    if arguments.markdown {
+        print!("{}", committed(&config, &arguments.root)?);
+        return Ok(true);
+    }
+    let objects = ObjectSet::new(arguments.object.as_deref()).map_err(|e| Problem(e.to_string()))?;
+    let guest = std::fs::read(&arguments.guest)
+        .map_err(|e| Problem(format!("{}: {e}", arguments.guest.display())))?;
+    let bench = Bench { config: &config, arguments, guest };
+    let mut good = true;
+    for kernel in config.select(&arguments.series)? {
+        good &= if arguments.self_test {
+            bench.self_test(kernel)?
+        } else {
+            let said = bench.boot(kernel, &objects, &["verifier", "packet-tables"])?;
+            bench.judge(kernel, &said)?
+        };
+    }
+    if arguments.update && good {
+        page(&arguments.root, &committed(&config, &arguments.root)?)?;
+    }
+    Ok(good)
+}
+
+/// The committed tables side by side.
+fn committed(config: &Config, root: &Path) -> Result<String> {
+    let mut tables = Vec::new();
+    for kernel in &config.kernel {
+        let table = Table::read(root, &kernel.series)?;
+        tables.extend(table.map(|t| (kernel.series.clone(), t)));
+    }
+    Ok(markdown(&tables))
+}
+
+/// Between which lines of docs/verifier.md the tables stand.
+const BEGIN: &str = "<!-- tables: written by `cargo xtask kernels --update` -->\n";
+const END: &str = "<!-- end of tables -->";
+
+fn page(root: &Path, tables: &str) -> Result<()> {
+    let path = root.join("docs/verifier.md");
+    let wrong = |e: &dyn std::fmt::Display| Problem(format!("{}: {e}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|e| wrong(&e))?;
+    let (before, rest) = text.split_once(BEGIN).ok_or_else(|| wrong(&"no line that begins the tables"))?;
+    let (_, after) = rest.split_once(END).ok_or_else(|| wrong(&"no line that ends the tables"))?;
+    std::fs::write(&path, format!("{before}{BEGIN}\n{tables}\n{END}{after}")).map_err(|e| wrong(&e))
+}
+
+struct Bench<'a> {
+    config: &'a Config,
+    arguments: &'a Arguments,
+    guest: Vec<u8>,
+}
+
+impl Bench<'_> {
+    /// One kernel from its package to its guest's last word.
+    fn boot(&self, kernel: &Kernel, objects: &ObjectSet, groups: &[&str]) -> Result<Said> {
+        let start = Instant::now();
+        let cache = &self.arguments.cache;
+        let unpacked = package::fetch(self.config, kernel, cache, self.arguments.refresh)
+            .map_err(|e| Problem(format!("kernel {}: {e}", kernel.series)))?;
+        let modules = module::ordered(&unpacked.modules, &self.config.modules)?;
+        let fetched = start.elapsed();
+        eprintln!("{}: {} is there after {:.1} s; booting", kernel.series, unpacked.release, fetched.as_secs_f64());
+        let mut files: Vec<(String, Vec<u8>)> = skep_abi::program::Object::ALL
+            .iter()
+            .map(|o| (format!("/objects/{}.o", o.name()), objects.bytes(*o).to_vec()))
+            .collect();
+        files.push(("/groups".to_owned(), groups.iter().flat_map(|g| [g, "\n"]).collect::<String>().into_bytes()));
+        let content = Content { guest: &self.guest, modules: &modules, files: &files };
+        let said = boot(&unpacked, &content, &cache.join(&kernel.series).join("run"), LIMIT)?;
+        let ran = start.elapsed() - fetched;
+        eprintln!("{}: {} came to its end in {:.1} s", kernel.series, said.kernel, ran.as_secs_f64());
+        Ok(said)
+    }
+
+    /// What a kernel said against what it should have; also prints it.
+    fn judge(&self, kernel: &Kernel, said: &Said) -> Result<bool> {
+        let series = &kernel.series;
+        let report = said.report.as_ref().ok_or_else(|| Problem(format!("{series}: no word of the verifier")))?;
+        println!("{report}");
+        let mut good = checks(series, said);
+        let root = &self.arguments.root;
+        if self.arguments.update {
+            let path = Table::path(root, series);
+            let written = Table::of(report)?.to_toml();
+            std::fs::create_dir_all(root.join(FOLDER))
+                .and_then(|()| std::fs::write(&path, written))
+                .map_err(|e| Problem(format!("{}: {e}", path.display())))?;
+            return Ok(good);
+        }
+        let table = Table::read(root, series)?
+            .ok_or_else(|| Problem(format!("{FOLDER}/{series}.toml is not there: `cargo xtask kernels --update {series}`")))?;
+        let found = table.compare(report);
+        for finding in &found {
+            println!("{series}: {finding}");
+        }
+        good &= found.is_empty();
+        let stale = table.stale(report);
+        if found.is_empty() && stale > 0 {
+            println!("{series}: {stale} programs have other numbers than {FOLDER}/{series}.toml, none a tenth worse");
+        }
+        Ok(good)
+    }
+
+    /// With one program replaced by one that only kernels from 6.6 accept, the check of verdicts has to speak of it
+    /// on each older kernel, and on no other.
+    fn self_test(&self, kernel: &Kernel) -> Result<bool> {
+        let folder = self.arguments.cache.join("self-test");
+        canary::write(&ObjectSet::built_in(), canary::PROGRAM, &folder)
+            .map_err(|e| Problem(format!("{}: {e}", folder.display())))?;
+        let objects = ObjectSet::from_folder(&folder).map_err(|e| Problem(e.to_string()))?;
+        let said = self.boot(kernel, &objects, &["verifier"])?;
+        let report = said.report.ok_or_else(|| Problem("no word of the verifier".to_owned()))?;
+        let table = Table::read(&self.arguments.root, &kernel.series)?
+            .ok_or_else(|| Problem(format!("{FOLDER}/{}.toml is not there", kernel.series)))?;
+        let found: Vec<String> =
+            table.compare(&report).into_iter().filter(|f| f.check == Check::Verdict).map(|f| f.program).collect();
+        let expected: Vec<String> = if canary::is_known_to(&kernel.series) { vec![] } else { vec![format!("host/{}", canary::PROGRAM)] };
+        let good = found == expected;
+        let word = if good { "as it should" } else { "and that is wrong" };
+        println!("{}: self-test: {} reports {found:?}, {word}", kernel.series, Check::Verdict.name());
+        Ok(good)
+    }
+}
+
+/// Prints how the guest's own checks went; whether none failed.
+fn checks(series: &str, said: &Said) -> bool {
+    let count = |is: fn(&CheckOutcome) -> bool| said.checks.iter().filter(|(.., o)| is(o)).count();
+    let passed = count(|o| *o == CheckOutcome::Passed);
+    let failed = count(|o| matches!(o, CheckOutcome::Failed(_)));
+    for (group, name, outcome) in &said.checks {
+        match outcome {
+            CheckOutcome::Passed => {}
+            CheckOutcome::Failed(why) => println!("{series}: {group}/{name}: FAILED: {why}"),
+            CheckOutcome::Skipped(what) => println!("SKIP {group}/{name}@{series}: {what}"),
+        }
+    }
+    println!("{series}: {passed} of {} checks passed, {failed} failed", said.checks.len());
+    failed == 0 && passed > 0
+}
