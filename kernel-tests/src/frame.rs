@@ -3,8 +3,8 @@
 //! Knows headers, through etherparse. Does not know who the addresses belong to.
 
 use etherparse::{
-    ArpEthIpv4Packet, ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, IpFragOffset, IpHeaders,
-    IpNumber, Ipv4Header, PacketBuilder, icmpv4,
+    ArpEthIpv4Packet, ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, IpFragOffset,
+    IpHeaders, IpNumber, Ipv4Header, PacketBuilder, icmpv4,
 };
 
 /// TCP flags (RFC 9293, section 3.1).

@@ -2,7 +2,7 @@
 
 use crate::{Outcome, command};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 /// Lines that a file may have, and those that one with a reason may have.
@@ -42,11 +42,14 @@ pub(crate) fn check() -> Outcome {
     let exceptions: Exceptions = toml::from_str(&text).map_err(|e| format!("{EXCEPTIONS}: {e}"))?;
     let mut wrong = Vec::new();
     let files = command::tracked_files()?;
+    let tests = test_modules(&root, &files);
     for file in &files {
         let Ok(text) = std::fs::read_to_string(root.join(file)) else { continue };
         wrong.extend(text_file(file, &text));
         match file.extension().and_then(|e| e.to_str()) {
-            Some("rs") => wrong.extend(rust_file(file, &text, &exceptions)),
+            Some("rs") => {
+                wrong.extend(rust_file(file, &text, &exceptions, is_test(file) || tests.contains(file)))
+            }
             Some("md") => wrong.extend(links(&root, file, &text)),
             _ => {}
         }
@@ -71,7 +74,7 @@ fn text_file(file: &Path, text: &str) -> Vec<String> {
         .collect()
 }
 
-fn rust_file(file: &Path, text: &str, exceptions: &Exceptions) -> Vec<String> {
+fn rust_file(file: &Path, text: &str, exceptions: &Exceptions, is_test: bool) -> Vec<String> {
     let shown = file.display();
     let mut wrong = Vec::new();
     if !text.starts_with("//!") {
@@ -85,7 +88,7 @@ fn rust_file(file: &Path, text: &str, exceptions: &Exceptions) -> Vec<String> {
     if lines > limit {
         wrong.push(format!("{shown}: {lines} lines, more than {limit}: look for the seam"));
     }
-    let mut in_tests = is_test(file);
+    let mut in_tests = is_test;
     for (n, line) in numbered(text) {
         in_tests |= line.trim_start().starts_with("#[cfg(test)]");
         if ALLOW.iter().any(|a| line.contains(a)) {
@@ -113,6 +116,53 @@ fn is_test(file: &Path) -> bool {
         file.components().any(|c| matches!(c, Component::Normal(n) if n == "tests" || n == "benches"));
     let name = file.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
     folder || name == "tests" || name.ends_with("_tests")
+}
+
+/// Files that another file declares as a module for tests only.
+fn test_modules(root: &Path, files: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "rs")) {
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+        let (folder, stem) = (file.parent().unwrap_or(Path::new("")), file.file_stem().unwrap_or_default());
+        let inner =
+            if stem == "lib" || stem == "main" || stem == "mod" { folder.into() } else { folder.join(stem) };
+        for declared in modules_for_tests(&text) {
+            match declared {
+                Module::At(path) => found.extend([folder.join(path)]),
+                Module::Named(name) => {
+                    found.extend([inner.join(format!("{name}.rs")), inner.join(name).join("mod.rs")]);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// A module in a file of its own: `mod NAME;`, or one with `#[path]`.
+#[derive(PartialEq, Eq, Debug)]
+enum Module<'a> {
+    Named(&'a str),
+    At(&'a str),
+}
+
+/// The modules behind `#[cfg(test)]`.
+fn modules_for_tests(text: &str) -> Vec<Module<'_>> {
+    let mut found = Vec::new();
+    let (mut for_tests, mut path) = (false, None);
+    for line in text.lines().map(str::trim) {
+        if line == "#[cfg(test)]" {
+            for_tests = true;
+        } else if let Some(at) = line.strip_prefix("#[path = \"").and_then(|l| l.strip_suffix("\"]")) {
+            path = Some(at);
+        } else if !line.starts_with('#') {
+            let name = line.split("mod ").nth(1).and_then(|l| l.strip_suffix(';'));
+            if let (true, Some(name)) = (for_tests, name) {
+                found.push(path.map_or(Module::Named(name), Module::At));
+            }
+            (for_tests, path) = (false, None);
+        }
+    }
+    found
 }
 
 /// Links of a page to files that are not there. Addresses of the web and places within a page are not followed.
@@ -156,7 +206,7 @@ mod tests {
     use super::*;
 
     fn findings(name: &str, text: &str) -> usize {
-        rust_file(Path::new(name), text, &Exceptions::default()).len()
+        rust_file(Path::new(name), text, &Exceptions::default(), is_test(Path::new(name))).len()
     }
 
     #[test]
@@ -175,6 +225,12 @@ mod tests {
         assert_eq!(findings("a.rs", &format!("//! m\n{}dead_code)]\n", ALLOW[0])), 1);
         assert_eq!(findings("a.rs", &format!("//! m\n// {}: later\n", UNFINISHED[2])), 1);
         assert_eq!(findings("a.rs", &format!("//! m\nconst MAGIC_{}_PROXY: u32 = 1;\n", UNFINISHED[3])), 0);
+    }
+
+    #[test]
+    fn modules_of_tests_are_tests() {
+        let text = "mod a;\n#[cfg(test)]\npub(crate) mod b;\nmod c;\n#[cfg(test)]\n#[path = \"d_tests.rs\"]\nmod d;\n";
+        assert_eq!(modules_for_tests(text), [Module::Named("b"), Module::At("d_tests.rs")]);
     }
 
     #[test]

@@ -17,14 +17,20 @@ pub fn is_host(ep: &EndpointInfo) -> bool {
     ep.flags & ENDPOINT_F_HOST != 0
 }
 
-/// Goes on in the receiving pod's handle_policy; returns only why it could not.
+/// One router further on, and then on in the receiving pod's handle_policy; returns only why it could not.
 ///
 /// `flags` are those of `skep_abi::mark::delivery`.
 #[inline(always)]
 pub fn to_local_pod(skb: Skb, ip: &Ipv4, ep: &EndpointInfo, src: u32, flags: u32) -> DropReason {
-    if let Err(reason) = skb.forward(ip, ep.node_mac, ep.mac) {
-        return reason;
+    match skb.forward(ip, ep.node_mac, ep.mac) {
+        Ok(()) => hand_over(skb, ep, src, flags),
+        Err(reason) => reason,
     }
+}
+
+/// Goes on in the receiving pod's handle_policy with a packet that was forwarded; returns only why it could not.
+#[inline(always)]
+pub fn hand_over(skb: Skb, ep: &EndpointInfo, src: u32, flags: u32) -> DropReason {
     skb.set_cb(cb::SRC_LABEL, src);
     skb.set_cb(cb::IFINDEX, ep.ifindex);
     skb.set_cb(cb::FLAGS, flags);

@@ -107,7 +107,8 @@ fn refusals() -> Vec<Row> {
     vec![
         row("ipv6_is_not_forwarded", to.other(0x86dd, 60), refused(DropReason::UNSUPPORTED_L3_PROTOCOL)),
         row("a_length_is_no_ethertype", to.other(60, 60), refused(DropReason::UNSUPPORTED_L2_PROTOCOL)),
-        row("a_truncated_header", to.other(0x0800, 12), at_ipv4(DropReason::INVALID_PACKET_DROPPED)),
+        row("a_truncated_header", to.other(0x0800, 12), at_ipv4(DropReason::INVALID_PACKET_DROPPED))
+            .kernel_may_refuse(),
         row("version_6_in_ipv4", altered(14, 0x65), at_ipv4(DropReason::INVALID_PACKET_DROPPED)),
         row("a_header_of_16_bytes", altered(14, 0x44), at_ipv4(DropReason::INVALID_PACKET_DROPPED)),
         row(

@@ -104,7 +104,8 @@ fn from_host() -> Vec<Row> {
             "a_truncated_header",
             from_pod(NODE).other(0x0800, 12),
             refused(DropReason::INVALID_PACKET_DROPPED),
-        ),
+        )
+        .kernel_may_refuse(),
         row("a_length", from_pod(NODE).other(60, 60), refused(DropReason::UNSUPPORTED_L2_PROTOCOL)),
     ]
 }
@@ -129,7 +130,8 @@ fn from_netdev() -> Vec<Row> {
         row("what_is_for_nobody_here_is_the_stacks", from_pod(WORLD).udp(1, 2, 3), passed().came_in()),
         row("arp_is_the_stacks", from_pod(NODE).arp_request(), passed().came_in()),
         row("ipv6_is_the_stacks", from_pod(NODE).other(0x86dd, 60), passed().came_in()),
-        row("a_truncated_header_is_the_stacks", from_pod(NODE).other(0x0800, 12), passed().came_in()),
+        row("a_truncated_header_is_the_stacks", from_pod(NODE).other(0x0800, 12), passed().came_in())
+            .kernel_may_refuse(),
         row("the_world_meets_a_pods_policy", syn(WORLD), delivered(WORLD, identity::WORLD))
             .state(only(identity::WORLD)),
         row("a_known_source_has_its_identity", syn(REMOTE.ip), delivered(REMOTE.ip, REMOTE.identity))

@@ -17,7 +17,8 @@ pub(super) fn rows() -> Vec<Row> {
         from("no_tunnel_metadata_for_udp", to_pod(REMOTE.ip).udp(1, 2, 200), no_key())
             .mark(7)
             .cb([1, 2, 3, 4, 5]),
-        from("a_truncated_header_without_metadata", to_pod(REMOTE.ip).other(0x0800, 12), no_key()),
+        from("a_truncated_header_without_metadata", to_pod(REMOTE.ip).other(0x0800, 12), no_key())
+            .kernel_may_refuse(),
         from("ipv6", to_pod(REMOTE.ip).other(0x86dd, 60), refused(DropReason::UNSUPPORTED_L3_PROTOCOL)),
         from("a_length", to_pod(REMOTE.ip).other(60, 60), refused(DropReason::UNSUPPORTED_L2_PROTOCOL)),
         from("arp_is_the_stacks", to_pod(NODE).arp_request(), passed()),

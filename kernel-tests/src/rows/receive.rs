@@ -109,7 +109,8 @@ fn entry() -> Vec<Row> {
         ),
         row("ipv6", to.other(0x86dd, 60), refused(DropReason::UNSUPPORTED_L3_PROTOCOL)),
         row("a_length", to.other(60, 60), refused(DropReason::UNSUPPORTED_L2_PROTOCOL)),
-        row("a_truncated_header", to.other(0x0800, 12), at_conntrack(DropReason::INVALID_PACKET_DROPPED)),
+        row("a_truncated_header", to.other(0x0800, 12), at_conntrack(DropReason::INVALID_PACKET_DROPPED))
+            .kernel_may_refuse(),
         row("a_fragment", to.fragment(1, 2, true), at_conntrack(DropReason::IP_FRAGMENTATION_NOT_SUPPORTED)),
         row("gre", to.protocol(47), at_conntrack(DropReason::CT_UNKNOWN_L4_PROTOCOL)),
         row(

@@ -266,7 +266,12 @@ impl Net {
         packet: Vec<u8>,
     ) {
         let now = self.now;
+        // A server's segments too are cut for the way back (tcp_advertise_mss()).
+        let mtu = self.route(ns, remote.0).map(|r| self.route_mtu(ns, &r));
         if let Ok(host) = self.host(ns) {
+            if let Some(mtu) = mtu {
+                host.set_mtu(now, mtu);
+            }
             host.receive(now, remote, local, packet);
         }
         self.poll_host(h, ns);

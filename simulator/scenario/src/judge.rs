@@ -160,7 +160,8 @@ fn arp(expect: &Expect, evidence: &Evidence) -> Option<Mismatch> {
     let first = evidence.walks.iter().find(|w| w.class == Class::Arp && w.direction == Direction::Forward);
     let answered = first.and_then(|w| w.hops.iter().find(|h| h.verdict == Verdict::Answered));
     let got = answered.map(|h| h.place().to_string());
-    (got.as_ref() != Some(want)).then(|| mismatch("arp", want, got.unwrap_or_else(|| "no program answered".into())))
+    (got.as_ref() != Some(want))
+        .then(|| mismatch("arp", want, got.unwrap_or_else(|| "no program answered".into())))
 }
 
 fn identities(expect: &Expect, evidence: &Evidence) -> Vec<Mismatch> {
@@ -176,7 +177,8 @@ fn identities(expect: &Expect, evidence: &Evidence) -> Vec<Mismatch> {
             continue;
         }
         let text = |n: Option<u32>, none: &str| n.map_or(none.to_owned(), |n| n.to_string());
-        let expected = format!("{}: {} -> {}", want.at, text(want.source, "any"), text(want.destination, "any"));
+        let expected =
+            format!("{}: {} -> {}", want.at, text(want.source, "any"), text(want.destination, "any"));
         let got = match hop {
             Some(_) => format!("{} -> {}", text(source, "unknown"), text(destination, "unknown")),
             None => "the packet was not there".to_owned(),

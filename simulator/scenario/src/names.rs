@@ -1,4 +1,4 @@
-//! The names that a plan may use: pods, nodes and namespaces of the manifests that are there at that step.
+//! The names that a plan may use: pods and nodes of the manifests that are there at that step.
 //!
 //! Does not interpret Kubernetes beyond names: a workload's pods are WORKLOAD-0, -1, ..., as in every World.
 
@@ -14,8 +14,6 @@ pub(crate) struct Names {
     pub(crate) nodes: BTreeSet<String>,
     /// Pods as `NAMESPACE/NAME`, with their address if the manifest gives one.
     pub(crate) pods: BTreeMap<String, Option<IpAddr>>,
-    /// Namespaces.
-    pub(crate) namespaces: BTreeSet<String>,
 }
 
 impl Names {
@@ -45,13 +43,7 @@ impl Names {
     }
 
     fn add_one(&mut self, resource: &Resource) {
-        if resource.is_namespaced() {
-            self.namespaces.insert(resource.namespace().to_owned());
-        }
         match resource {
-            Resource::Namespace(_) => {
-                self.namespaces.insert(resource.name().to_owned());
-            }
             Resource::Pod(pod) => {
                 let ip = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
                 self.pods.insert(format!("{}/{}", resource.namespace(), resource.name()), ip);

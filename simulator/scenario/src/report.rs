@@ -13,7 +13,6 @@ use crate::evidence::{Class, Direction, Drop, Evidence, Outcome, Packets, Policy
 use crate::frame::FiveTuple;
 use crate::judge::{FlowVerdict, Mismatch};
 use crate::plan::{Plan, PlannedStep};
-use crate::run::RunOptions;
 use crate::snapshot::Metric;
 use crate::world::Network;
 use serde::Serialize;
@@ -144,7 +143,6 @@ impl ScenarioReport {
         objects: BTreeMap<String, String>,
         steps: Vec<StepReport>,
         error: Option<SetupError>,
-        _options: RunOptions,
     ) -> Self {
         let worst = steps.iter().map(|s| s.status).filter(|s| *s != Status::Skipped).max();
         let all_skipped = !steps.is_empty() && steps.iter().all(|s| s.status == Status::Skipped);

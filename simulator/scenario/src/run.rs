@@ -59,7 +59,7 @@ pub fn run(
         opinion: Opinion::new(&plan.manifests, &plan.cluster.nodes),
     };
     let error = runner.all(&skips, options, progress).err();
-    let report = ScenarioReport::new(plan, runner.objects, runner.steps, error, options);
+    let report = ScenarioReport::new(plan, runner.objects, runner.steps, error);
     progress.done(&report);
     report
 }

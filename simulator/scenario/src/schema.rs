@@ -341,12 +341,12 @@ impl<'de> Deserialize<'de> for Files {
     }
 }
 
-/// `relabel`: labels of a pod or of a namespace; null removes one.
+/// `relabel`: labels of a pod; null removes one.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 pub struct RelabelStep {
     /// The pod.
     pub pod: Option<String>,
-    /// The namespace.
+    /// A namespace: reserved, and refused.
     pub namespace: Option<String>,
     /// What to set or remove.
     pub labels: BTreeMap<String, Option<String>>,

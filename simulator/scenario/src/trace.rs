@@ -415,11 +415,7 @@ fn deciding_hop<'a>(evidence: &'a Evidence, verdict: &FlowVerdict) -> Option<(&'
     }
     let delivered = |(w, h): &(&Walk, &Hop)| matches!(h.verdict, Verdict::Delivered) && w.class != Class::Arp;
     let data = |(w, _): &(&Walk, &Hop)| w.direction == Direction::Reply && w.class == Class::Data;
-    hops()
-        .filter(delivered)
-        .find(data)
-        .or_else(|| hops().rfind(delivered))
-        .or_else(|| hops().next_back())
+    hops().filter(delivered).find(data).or_else(|| hops().rfind(delivered)).or_else(|| hops().next_back())
 }
 
 #[cfg(test)]

@@ -7,11 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use aya_obj::{EbpfSectionKind, ProgramSection};
-use object::read::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
-use crate::Error;
 use crate::insn::{Insn, PSEUDO_MAP_FD};
 use crate::legal::{self, Legal};
+use crate::{Error, elf};
 
 /// A map as an object describes it (`union bpf_attr` of `BPF_MAP_CREATE`).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,22 +77,17 @@ impl std::fmt::Debug for Object {
     }
 }
 
-/// More functions than this are refused before anything follows calls between them; the kernel allows 256 a program.
-const FUNCTIONS_MAX: usize = 1024;
-/// The largest data section; each load has a copy.
-const SECTION_MAX: u64 = 4 << 20;
-
 impl Object {
     /// Reads an ELF object. Truncated and damaged bytes are an error.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let elf = object::File::parse(bytes).map_err(|e| Error::Object(e.to_string()))?;
-        check_elf(&elf)?;
-        // aya-obj trusts an object in places (slices by symbol sizes, `todo!` for odd relocations). `check_elf`
-        // refuses what is known of these; what is not known yet must not take the process down either.
-        let linked = catch_unwind(AssertUnwindSafe(|| link(bytes)))
+        elf::check(&elf)?;
+        // aya-obj trusts an object in places. `elf::check` refuses what is known of these; what is not known must not
+        // take the process down either.
+        let linked = catch_unwind(AssertUnwindSafe(|| link(&elf::without_btf_ext(bytes))))
             .map_err(|_| Error::Object("it contradicts itself".into()))?;
         let (programs, maps, sections) = linked?;
-        let globals = globals(&elf, &sections);
+        let globals = elf::globals(&elf, &sections);
         let sections = sections.into_iter().map(|(_, data)| data).collect();
         Ok(Self(Arc::new(Contents { programs, maps, sections, globals, legal: OnceLock::new() })))
     }
@@ -152,41 +146,6 @@ impl Object {
     }
 }
 
-/// Refuses what aya-obj would trip over.
-fn check_elf(elf: &object::File<'_>) -> Result<(), Error> {
-    let bad = |what: String| Err(Error::Object(what));
-    if elf.format() != object::BinaryFormat::Elf || !elf.is_little_endian() || !elf.is_64() {
-        return bad("not a little-endian 64-bit ELF file".into());
-    }
-    if elf.architecture() != object::Architecture::Bpf {
-        return bad(format!("it is for {:?} and not for BPF", elf.architecture()));
-    }
-    let mut functions = 0;
-    for section in elf.sections() {
-        let name = section.name().map_err(|e| Error::Object(e.to_string()))?;
-        if section.size() > SECTION_MAX {
-            return bad(format!("section {name} has {} bytes", section.size()));
-        }
-        if section.address() != 0 {
-            return bad(format!("section {name} has an address; only relocatable objects are read"));
-        }
-    }
-    for symbol in elf.symbols() {
-        let name = symbol.name().map_err(|e| Error::Object(e.to_string()))?;
-        let Some(index) = symbol.section_index() else { continue };
-        let section = elf.section_by_index(index).map_err(|e| Error::Object(e.to_string()))?;
-        let end = symbol.address().checked_add(symbol.size());
-        if end.is_none_or(|end| end > section.size()) {
-            return bad(format!("symbol {name} reaches beyond its section"));
-        }
-        functions += usize::from(symbol.kind() == object::SymbolKind::Text);
-    }
-    if functions > FUNCTIONS_MAX {
-        return bad(format!("{functions} functions"));
-    }
-    Ok(())
-}
-
 type Parts = (BTreeMap<String, Linked>, Vec<MapDef>, Vec<(usize, Vec<u8>)>);
 
 /// Reads and links with aya-obj, the index in the lists standing for a descriptor.
@@ -234,18 +193,6 @@ fn map_def(name: &str, map: &aya_obj::Map) -> MapDef {
         max_entries: map.max_entries(),
         flags: map.map_flags(),
     }
-}
-
-/// The named objects in data sections.
-fn globals(elf: &object::File<'_>, sections: &[(usize, Vec<u8>)]) -> Vec<Global> {
-    let mut globals = BTreeMap::new();
-    for symbol in elf.symbols().filter(|s| s.kind() == object::SymbolKind::Data && s.size() > 0) {
-        let (Ok(name), Some(index)) = (symbol.name(), symbol.section_index()) else { continue };
-        let Some(section) = sections.iter().position(|(i, _)| *i == index.0) else { continue };
-        let (offset, size) = (symbol.address() as usize, symbol.size() as usize);
-        globals.insert(name.to_owned(), Global { name: name.to_owned(), size, section, offset });
-    }
-    globals.into_values().collect()
 }
 
 const _: () = assert!(PSEUDO_MAP_FD == 1, "documented at from_instructions");

@@ -12,6 +12,9 @@ pub(crate) const SLOT: usize = 256 << 10;
 /// The longest packet that fits: GSO packets of IPv4 are below 64 KiB.
 const PACKET_MAX: usize = 128 << 10;
 
+/// Programs of this kind run on Ethernet.
+const ETH_HLEN: usize = 14;
+
 /// A packet in the arena's packet slot.
 pub(crate) struct Packet<'a> {
     pub(crate) skb: &'a mut SkBuff,
@@ -19,6 +22,8 @@ pub(crate) struct Packet<'a> {
     start: usize,
     len: usize,
     linear: usize,
+    /// Where the network header starts, from the packet's start (`skb_network_offset`).
+    network: usize,
 }
 
 impl<'a> Packet<'a> {
@@ -30,7 +35,7 @@ impl<'a> Packet<'a> {
         }
         let start = slot + HEADROOM;
         arena.slice_mut(start, len).copy_from_slice(skb.bytes());
-        Ok(Self { skb, slot, start, len, linear })
+        Ok(Self { skb, slot, start, len, linear, network: ETH_HLEN })
     }
 
     /// Copies the packet back.
@@ -55,6 +60,17 @@ impl<'a> Packet<'a> {
 
     pub(crate) fn linear(&self) -> usize {
         self.linear
+    }
+
+    pub(crate) fn network(&self) -> usize {
+        self.network
+    }
+
+    /// Puts `count` zero bytes before the packet (`__skb_push`); the network header stays where it is.
+    pub(crate) fn push(&mut self, count: usize, arena: &mut Arena) -> bool {
+        let pushed = self.insert(0, count, arena);
+        self.network += if pushed { count } else { 0 };
+        pushed
     }
 
     /// The bytes at `offset`; `None` if they are not all there (`skb_header_pointer`).

@@ -102,7 +102,11 @@ fn every_canary_fails_in_its_own_field() {
         ),
         (true, r#"{"arp": "from_container@ubuntu-dev2"}"#, "arp"),
         (true, r#"{"identities": [{"at": "from_container@ubuntu-dev2", "source": 257}]}"#, "identities[0]"),
-        (true, r#"{"identities": [{"at": "from_container@ubuntu-dev2", "destination": 256}]}"#, "identities[0]"),
+        (
+            true,
+            r#"{"identities": [{"at": "from_container@ubuntu-dev2", "destination": 256}]}"#,
+            "identities[0]",
+        ),
         (true, r#"{"identities": [{"at": "to_overlay@ubuntu-dev2", "source": 256}]}"#, "identities[0]"),
         (true, r#"{"identities": [{"at": "to_container@ubuntu-dev3"}]}"#, "identities[0]"),
         (false, r#"{"packets": {"delivered": 1}}"#, "packets.delivered"),
@@ -155,7 +159,7 @@ fn state_is_compared_by_value() {
             "ubuntu-dev2".to_owned(),
             vec![IpcacheRow {
                 cidr: "10.42.0.51/32".into(),
-                identity: crate::evidence::Identity { number: 257, text: String::new() },
+                identity: Identity { number: 257, text: String::new() },
                 tunnel_endpoint: Some(fake::ip("192.168.1.13")),
             }],
         )]),

@@ -192,31 +192,22 @@ impl Planner {
     }
 
     fn relabel(&mut self, field: &str, relabel: &schema::RelabelStep) -> Planned {
-        let object = match (&relabel.pod, &relabel.namespace) {
-            (Some(pod), None) => {
-                self.known_pod(&format!("{field}.pod"), pod)?;
-                Labelled::Pod(pod.clone())
+        let pod = match (&relabel.pod, &relabel.namespace) {
+            (Some(pod), None) => pod,
+            (None, Some(_)) => {
+                return Err(self
+                    .at(&format!("{field}.namespace"), "relabel of a namespace is not supported yet")
+                    .help("apply the namespace's manifest with the new labels"));
             }
-            (None, Some(namespace)) => {
-                if !self.names.namespaces.contains(namespace) {
-                    let hint = suggest::hint(namespace, self.names.namespaces.iter().map(String::as_str));
-                    let namespace_field = format!("{field}.namespace");
-                    return Err(self.at(&namespace_field, format!("no namespace {namespace}")).help(hint));
-                }
-                Labelled::Namespace(namespace.clone())
-            }
-            _ => return Err(self.at(field, "relabel needs a pod or a namespace").help("give one of both")),
+            _ => return Err(self.at(field, "relabel needs a pod").help("write `pod: NAMESPACE/NAME`")),
         };
-        let name = relabel.pod.as_ref().or(relabel.namespace.as_ref());
+        self.known_pod(&format!("{field}.pod"), pod)?;
         let labels = relabel.labels.iter().map(|(k, v)| match v {
             Some(v) => format!("{k}={v}"),
             None => format!("{k}-"),
         });
-        let title = format!(
-            "relabel {} {}",
-            name.map(String::as_str).unwrap_or_default(),
-            labels.collect::<Vec<_>>().join(" ")
-        );
+        let title = format!("relabel {pod} {}", labels.collect::<Vec<_>>().join(" "));
+        let object = Labelled::Pod(pod.clone());
         Ok((title, Action::Change(Change::Relabel { object, labels: relabel.labels.clone() }, vec![])))
     }
 

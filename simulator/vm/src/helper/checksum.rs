@@ -51,9 +51,10 @@ fn replace_by_diff(sum: u16, diff: u32) -> u16 {
     !fold(add(diff, !u32::from(sum)))
 }
 
-/// `csum_partial`, over words as they lie in memory.
+/// `csum_partial`, over words as they lie in memory; zeros follow the last byte.
 fn partial(bytes: &[u8], seed: u32) -> u32 {
-    bytes.chunks_exact(4).fold(seed, |sum, w| add(sum, u32::from_le_bytes([w[0], w[1], w[2], w[3]])))
+    let word = |w: &[u8]| w.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
+    bytes.chunks(4).fold(seed, |sum, w| add(sum, word(w)))
 }
 
 /// What stands in the packet at `offset`, and where; `Err` for the error numbers that both helpers share.
@@ -147,12 +148,9 @@ fn replace_l4(sum: u16, state: &mut Checksum, from: Option<u32>, to: u32, pseudo
     }
 }
 
-/// `bpf_csum_diff` as since Linux 6.13: folded to 16 bits on every architecture.
+/// `bpf_csum_diff` as since Linux 6.13: of any sizes, folded to 16 bits on every architecture.
 pub(super) fn csum_diff(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (from_size, to_size, seed) = (call.arg32(2) as usize, call.arg32(4) as usize, call.arg32(5));
-    if (from_size | to_size) % 4 != 0 {
-        return refused(Errno::EINVAL);
-    }
     let (from, to) = (call.bytes(scope, 1, from_size)?, call.bytes(scope, 3, to_size)?);
     let sum = match (from_size, to_size) {
         (0, 0) => seed,

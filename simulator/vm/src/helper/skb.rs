@@ -11,7 +11,7 @@ const RECOMPUTE_CSUM: u64 = 1;
 const INVALIDATE_HASH: u64 = 2;
 /// `BPF_SKB_MAX_LEN` with pages of 4 KiB: `SKB_MAX_ALLOC`.
 const MAX_LEN: usize = (4096 << 2) - 320;
-/// Where the network header starts: the programs of this kind run on Ethernet.
+/// Where the flow's hash looks for the network header.
 const NETWORK: usize = 14;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -165,7 +165,7 @@ pub(super) fn change_tail(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let packet = packet(scope, call)?;
     let least = match packet.skb.checksum {
         Checksum::Partial { start, offset } => usize::from(start) + usize::from(offset) + 2,
-        _ => NETWORK,
+        _ => packet.network(),
     };
     if flags != 0 || len > MAX_LEN || len < least {
         return refused(Errno::EINVAL);
@@ -186,7 +186,7 @@ pub(super) fn change_head(scope: &mut Scope<'_>, call: Call) -> Outcome {
         return refused(Errno::EINVAL);
     }
     let packet = scope.packet.as_mut().expect("checked with the context");
-    let done = packet.insert(0, room, &mut scope.kernel.arena);
+    let done = packet.push(room, &mut scope.kernel.arena);
     scope.refresh();
     if done { Ok(0) } else { refused(Errno::ENOMEM) }
 }
@@ -194,14 +194,17 @@ pub(super) fn change_head(scope: &mut Scope<'_>, call: Call) -> Outcome {
 /// Makes room for, or takes away, what an IPv6 header is longer; the program writes the header itself.
 pub(super) fn change_proto(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (to, flags) = ((call.arg(2) as u16).swap_bytes(), call.arg(3));
-    let from = packet(scope, call)?.skb.protocol;
+    let (from, network) = {
+        let packet = packet(scope, call)?;
+        (packet.skb.protocol, packet.network())
+    };
     if flags != 0 {
         return refused(Errno::EINVAL);
     }
     let packet = scope.packet.as_mut().expect("checked with the context");
     let done = match (from, to) {
-        (ETH_P_IP, ETH_P_IPV6) => packet.insert(NETWORK, LONGER, &mut scope.kernel.arena),
-        (ETH_P_IPV6, ETH_P_IP) => packet.remove(NETWORK, LONGER, &mut scope.kernel.arena),
+        (ETH_P_IP, ETH_P_IPV6) => packet.insert(network, LONGER, &mut scope.kernel.arena),
+        (ETH_P_IPV6, ETH_P_IP) => packet.remove(network, LONGER, &mut scope.kernel.arena),
         _ => return refused(Errno::ENOTSUPP),
     };
     if done {

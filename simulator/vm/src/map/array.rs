@@ -28,13 +28,18 @@ impl Array {
         (index < self.entries).then(|| self.place(index, layout))
     }
 
-    /// `array_map_update_elem`: the flags are looked at first, then the index.
+    /// `array_map_update_elem`: `BPF_F_LOCK` is looked at last, and needs a lock in the value, which no value has here.
     pub(super) fn slot(&self, key: &[u8], flags: u64, layout: Layout) -> Result<Values, Errno> {
-        if flags > 2 {
+        const LOCK: u64 = 4;
+        if flags & !LOCK > 2 {
             return Err(Errno::EINVAL);
         }
         let values = self.find(key, layout).ok_or(Errno::E2BIG)?;
-        if flags == 1 { Err(Errno::EEXIST) } else { Ok(values) }
+        match flags {
+            _ if flags & 1 != 0 => Err(Errno::EEXIST),
+            _ if flags & LOCK != 0 => Err(Errno::EINVAL),
+            _ => Ok(values),
+        }
     }
 
     pub(super) fn places(&self, layout: Layout, arena: &Arena) -> Vec<(Vec<u8>, Values)> {

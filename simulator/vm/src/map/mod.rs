@@ -6,6 +6,7 @@ mod array;
 mod hash;
 mod lpm;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::arena::Arena;
@@ -80,7 +81,7 @@ enum Kind {
     Array(array::Array),
     Hash(hash::Hash),
     Lpm(lpm::Lpm),
-    Programs(Vec<Option<(ProgramId, Rc<Program>)>>),
+    Programs(BTreeMap<u32, (ProgramId, Rc<Program>)>),
     PerfEvents,
 }
 
@@ -108,7 +109,7 @@ impl Map {
                 Kind::Array(array::Array::create(layout, def.max_entries, arena).ok_or_else(full)?)
             }
             kind::LPM_TRIE => Kind::Lpm(lpm::Lpm::new(def.key_size as usize, def.max_entries)),
-            kind::PROG_ARRAY => Kind::Programs(vec![None; def.max_entries as usize]),
+            kind::PROG_ARRAY => Kind::Programs(BTreeMap::new()),
             kind::PERF_EVENT_ARRAY => Kind::PerfEvents,
             _ => Kind::Hash(hash::Hash::new(def.max_entries, def.kind == kind::LRU_HASH)),
         };
@@ -256,18 +257,24 @@ impl Map {
         target: Option<(ProgramId, Rc<Program>)>,
     ) -> Result<(), Errno> {
         let Kind::Programs(slots) = &mut self.kind else { return Err(Errno::EINVAL) };
-        *slots.get_mut(index as usize).ok_or(Errno::E2BIG)? = target;
+        if index >= self.def.max_entries {
+            return Err(Errno::E2BIG);
+        }
+        match target {
+            Some(target) => slots.insert(index, target),
+            None => slots.remove(&index),
+        };
         Ok(())
     }
 
     pub(crate) fn program(&self, index: u32) -> Option<(ProgramId, Rc<Program>)> {
         let Kind::Programs(slots) = &self.kind else { return None };
-        slots.get(index as usize)?.clone()
+        slots.get(&index).cloned()
     }
 
     pub(crate) fn program_slots(&self) -> Vec<(u32, ProgramId)> {
         let Kind::Programs(slots) = &self.kind else { return Vec::new() };
-        (0..).zip(slots).filter_map(|(i, slot)| Some((i, slot.as_ref()?.0))).collect()
+        slots.iter().map(|(index, (id, _))| (*index, *id)).collect()
     }
 }
 
