@@ -80,6 +80,10 @@ fn verifier(objects: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
 
 /// Every row in this kernel, against the contract and against skep-vm.
 fn packet_tables(objects: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
+    if !verify_running_kernel(objects)?.is_success() {
+        let why = "no row can run: the verifier refuses a program".to_owned();
+        return results.check("packet-tables", "all".to_owned(), CheckOutcome::Failed(why));
+    }
     let simulator = Simulator::new(objects)?;
     let mut machine = Machine::new(objects.clone())?;
     for row in rows::all() {
