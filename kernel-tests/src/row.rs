@@ -289,6 +289,11 @@ impl Expected {
         self
     }
 
+    /// The reason for which the packet is dropped, if it is.
+    pub fn reason(&self) -> Option<DropReason> {
+        self.dropped
+    }
+
     /// All that is not as it must be.
     pub fn violations(&self, row: &Row, got: &Outcome) -> Vec<String> {
         let mut wrong = Vec::new();
