@@ -6,11 +6,12 @@
 
 use clap::Parser;
 use skep_live::qemu::boot::{Content, boot};
-use skep_live::qemu::config::{Config, Kernel};
+use skep_live::qemu::config::{Config, FILE, Kernel};
 use skep_live::qemu::protocol::{CheckOutcome, Said};
 use skep_live::qemu::table::{Check, FOLDER, Table, markdown};
 use skep_live::qemu::{Problem, Result, canary, module, package};
 use skep_object::ObjectSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -139,7 +140,9 @@ impl Bench<'_> {
             .iter()
             .map(|o| (format!("/objects/{}.o", o.name()), objects.bytes(*o).to_vec()))
             .collect();
-        files.push(("/groups".to_owned(), groups.iter().flat_map(|g| [g, "\n"]).collect::<String>().into_bytes()));
+        for (path, names) in [("/groups", groups.join("\n")), ("/lacks", kernel.lacks.join("\n"))] {
+            files.push((path.to_owned(), names.into_bytes()));
+        }
         let content = Content { guest: &self.guest, modules: &modules, files: &files };
         let said = boot(&unpacked, &content, &cache.join(&kernel.series).join("run"), LIMIT)?;
         let ran = start.elapsed() - fetched;
@@ -152,7 +155,7 @@ impl Bench<'_> {
         let series = &kernel.series;
         let report = said.report.as_ref().ok_or_else(|| Problem(format!("{series}: no word of the verifier")))?;
         println!("{report}");
-        let mut good = checks(series, said);
+        let mut good = checks(kernel, said);
         let root = &self.arguments.root;
         if self.arguments.update {
             let path = Table::path(root, series);
@@ -197,16 +200,30 @@ impl Bench<'_> {
     }
 }
 
-/// Prints how the guest's own checks went; whether none failed.
-fn checks(series: &str, said: &Said) -> bool {
-    let count = |is: fn(&CheckOutcome) -> bool| said.checks.iter().filter(|(.., o)| is(o)).count();
-    let passed = count(|o| *o == CheckOutcome::Passed);
-    let failed = count(|o| matches!(o, CheckOutcome::Failed(_)));
+/// Prints how the guest's own checks went; whether all is well.
+fn checks(kernel: &Kernel, said: &Said) -> bool {
+    let series = &kernel.series;
+    let (mut passed, mut failed, mut skipped) = (0, 0, BTreeMap::<&str, usize>::new());
+    for lack in &kernel.lacks {
+        skipped.insert(lack, 0);
+    }
     for (group, name, outcome) in &said.checks {
         match outcome {
-            CheckOutcome::Passed => {}
-            CheckOutcome::Failed(why) => println!("{series}: {group}/{name}: FAILED: {why}"),
-            CheckOutcome::Skipped(what) => println!("SKIP {group}/{name}@{series}: {what}"),
+            CheckOutcome::Passed => passed += 1,
+            CheckOutcome::Failed(why) => {
+                failed += 1;
+                println!("{series}: {group}/{name}: FAILED: {why}");
+            }
+            CheckOutcome::Skipped(lack) => *skipped.entry(lack).or_default() += 1,
+        }
+    }
+    for (lack, count) in skipped {
+        match count {
+            0 => {
+                failed += 1;
+                println!("{series}: FAILED: it does not lack {lack}: strike that out of {FILE}");
+            }
+            _ => println!("{series}: {count} checks skipped: this kernel lacks {lack} ({FILE})"),
         }
     }
     println!("{series}: {passed} of {} checks passed, {failed} failed", said.checks.len());

@@ -27,6 +27,9 @@ pub struct Kernel {
     pub series: String,
     /// The distribution's suite that ships it.
     pub suite: String,
+    /// What it cannot do and others can, by name.
+    #[serde(default)]
+    pub lacks: Vec<String>,
 }
 
 impl Config {

@@ -45,7 +45,7 @@ pub enum CheckOutcome {
     Passed,
     /// Not as expected, and why.
     Failed(String),
-    /// Not run, for lack of this.
+    /// Not run, for a lack that ci/kernels.toml names.
     Skipped(String),
 }
 
