@@ -29,7 +29,8 @@ pub(crate) fn kernels(arguments: &[String]) -> Outcome {
         ])?;
     }
     let guest = folder.join("guest").join(TARGET).join("debug/guest");
-    let mut run = vec!["run".to_owned(), "--quiet".into(), "--package=skep-live".into(), "--bin=kernels".into()];
+    let mut run =
+        vec!["run".to_owned(), "--quiet".into(), "--package=skep-live".into(), "--bin=kernels".into()];
     run.push("--".into());
     run.extend(arguments.iter().cloned());
     run.push(format!("--root={}", shown(root())));

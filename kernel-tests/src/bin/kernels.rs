@@ -23,7 +23,10 @@ const GROUPS: [&str; 2] = ["verifier", "packet-tables"];
 const LIMIT: Duration = Duration::from_secs(180);
 
 #[derive(Parser)]
-#[command(name = "cargo xtask kernels", about = "Every program and packet table on the kernels of ci/kernels.toml")]
+#[command(
+    name = "cargo xtask kernels",
+    about = "Every program and packet table on the kernels of ci/kernels.toml"
+)]
 struct Arguments {
     /// Which kernels; all of ci/kernels.toml if none is named
     series: Vec<String>,
@@ -135,7 +138,12 @@ impl Bench<'_> {
             .map_err(|e| Problem(format!("kernel {}: {e}", kernel.series)))?;
         let modules = module::ordered(&unpacked.modules, &self.config.modules)?;
         let fetched = start.elapsed();
-        eprintln!("{}: {} is there after {:.1} s; booting", kernel.series, unpacked.release, fetched.as_secs_f64());
+        eprintln!(
+            "{}: {} is there after {:.1} s; booting",
+            kernel.series,
+            unpacked.release,
+            fetched.as_secs_f64()
+        );
         let mut files: Vec<(String, Vec<u8>)> = skep_abi::program::Object::ALL
             .iter()
             .map(|o| (format!("/objects/{}.o", o.name()), objects.bytes(*o).to_vec()))
@@ -153,7 +161,8 @@ impl Bench<'_> {
     /// What a kernel said against what it should have; also prints it.
     fn judge(&self, kernel: &Kernel, said: &Said) -> Result<bool> {
         let series = &kernel.series;
-        let report = said.report.as_ref().ok_or_else(|| Problem(format!("{series}: no word of the verifier")))?;
+        let report =
+            said.report.as_ref().ok_or_else(|| Problem(format!("{series}: no word of the verifier")))?;
         println!("{report}");
         let mut good = checks(kernel, said);
         let root = &self.arguments.root;
@@ -165,8 +174,9 @@ impl Bench<'_> {
                 .map_err(|e| Problem(format!("{}: {e}", path.display())))?;
             return Ok(good);
         }
-        let table = Table::read(root, series)?
-            .ok_or_else(|| Problem(format!("{FOLDER}/{series}.toml is not there: `cargo xtask kernels --update {series}`")))?;
+        let table = Table::read(root, series)?.ok_or_else(|| {
+            Problem(format!("{FOLDER}/{series}.toml is not there: `cargo xtask kernels --update {series}`"))
+        })?;
         let found = table.compare(report);
         for finding in &found {
             println!("{series}: {finding}");
@@ -174,12 +184,14 @@ impl Bench<'_> {
         good &= found.is_empty();
         let stale = table.stale(report);
         if found.is_empty() && stale > 0 {
-            println!("{series}: {stale} programs have other numbers than {FOLDER}/{series}.toml, none a tenth worse");
+            println!(
+                "{series}: {stale} programs have other numbers than {FOLDER}/{series}.toml, none a tenth worse"
+            );
         }
         Ok(good)
     }
 
-    /// With one program replaced by one that only kernels from 6.6 accept, the check of verdicts has to speak of it
+    /// With one instruction of a program made one that only kernels from 6.6 know, the check of verdicts has to speak of it
     /// on each older kernel, and on no other.
     fn self_test(&self, kernel: &Kernel) -> Result<bool> {
         let folder = self.arguments.cache.join("self-test");
@@ -190,9 +202,17 @@ impl Bench<'_> {
         let report = said.report.ok_or_else(|| Problem("no word of the verifier".to_owned()))?;
         let table = Table::read(&self.arguments.root, &kernel.series)?
             .ok_or_else(|| Problem(format!("{FOLDER}/{}.toml is not there", kernel.series)))?;
-        let found: Vec<String> =
-            table.compare(&report).into_iter().filter(|f| f.check == Check::Verdict).map(|f| f.program).collect();
-        let expected: Vec<String> = if canary::is_known_to(&kernel.series) { vec![] } else { vec![format!("host/{}", canary::PROGRAM)] };
+        let found: Vec<String> = table
+            .compare(&report)
+            .into_iter()
+            .filter(|f| f.check == Check::Verdict)
+            .map(|f| f.program)
+            .collect();
+        let expected: Vec<String> = if canary::is_known_to(&kernel.series) {
+            vec![]
+        } else {
+            vec![format!("overlay/{}", canary::PROGRAM)]
+        };
         let good = found == expected;
         let word = if good { "as it should" } else { "and that is wrong" };
         println!("{}: self-test: {} reports {found:?}, {word}", kernel.series, Check::Verdict.name());

@@ -73,7 +73,8 @@ pub enum Ended {
 /// Where the run did not come to its agreed end: what happened, and the console's last lines.
 pub fn boot(kernel: &Unpacked, content: &Content<'_>, folder: &Path, limit: Duration) -> Result<Said> {
     std::fs::create_dir_all(folder).doing(folder.display())?;
-    let [initramfs, console, results] = ["initramfs.cpio", "console.log", "results.jsonl"].map(|f| folder.join(f));
+    let [initramfs, console, results] =
+        ["initramfs.cpio", "console.log", "results.jsonl"].map(|f| folder.join(f));
     for old in [&console, &results] {
         std::fs::write(old, "").doing(old.display())?;
     }
@@ -164,7 +165,9 @@ mod tests {
             assert!(said.contains("| Kernel panic - not syncing: x"), "{said}");
         }
         assert!(failure(&Ended::Status(Some(0)), WHOLE).starts_with("it panicked or rebooted"));
-        assert!(failure(&Ended::Hung(Duration::from_secs(9)), WHOLE).starts_with("it did not end within 9 s"));
+        assert!(
+            failure(&Ended::Hung(Duration::from_secs(9)), WHOLE).starts_with("it did not end within 9 s")
+        );
     }
 
     #[test]

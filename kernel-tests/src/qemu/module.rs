@@ -48,10 +48,9 @@ impl Tree {
         if self.built_in.contains(name) || !seen.insert(name.to_owned()) {
             return Ok(());
         }
-        let path = self
-            .files
-            .get(name)
-            .ok_or_else(|| Problem(format!("this kernel has no module {name}, neither built in nor as a file")))?;
+        let path = self.files.get(name).ok_or_else(|| {
+            Problem(format!("this kernel has no module {name}, neither built in nor as a file"))
+        })?;
         let bytes = decompressed(path)?;
         for dependency in depends(&bytes).doing(path.display())? {
             self.visit(&dependency, seen, order)?;
@@ -120,7 +119,10 @@ mod tests {
 
     #[test]
     fn names_and_dependencies_are_read_as_depmod_reads_them() {
-        assert_eq!(module_name(Path::new("net/ipv6/ip6-udp_tunnel.ko.xz")).as_deref(), Some("ip6_udp_tunnel"));
+        assert_eq!(
+            module_name(Path::new("net/ipv6/ip6-udp_tunnel.ko.xz")).as_deref(),
+            Some("ip6_udp_tunnel")
+        );
         assert_eq!(module_name(Path::new("modules.order")), None);
         let modinfo = b"license=GPL\0depends=udp-tunnel,ip6_udp_tunnel\0name=vxlan\0";
         assert_eq!(depends_of(modinfo), ["udp_tunnel", "ip6_udp_tunnel"]);

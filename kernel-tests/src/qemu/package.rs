@@ -86,7 +86,8 @@ impl Apt {
         let state = state.canonicalize().doing(state.display())?;
         std::fs::write(state.join("status"), "").doing(state.display())?;
         let archive = archive(&output(&mut machines_updates())?, &codename()?)?;
-        let signed = if Path::new(KEYRING).is_file() { format!(" signed-by={KEYRING}") } else { String::new() };
+        let signed =
+            if Path::new(KEYRING).is_file() { format!(" signed-by={KEYRING}") } else { String::new() };
         let source = format!("deb [arch=amd64{signed}] {archive} {suite} main\n");
         std::fs::write(state.join("sources.list"), source).doing(state.display())?;
         Ok(Self { state, suite: suite.to_owned() })
@@ -122,7 +123,8 @@ impl Apt {
 
     /// The names of the packages that hold the suite's kernel.
     fn kernel_packages(&self, meta: &str, kernel: &Kernel) -> Result<Vec<String>> {
-        let show = |package: &str| output(self.command("apt-cache").args(["show", "--no-all-versions", package]));
+        let show =
+            |package: &str| output(self.command("apt-cache").args(["show", "--no-all-versions", package]));
         let text = show(meta)?;
         let version = field(&text, "Version").unwrap_or_default();
         if !is_of_series(version, &kernel.series) {
@@ -192,7 +194,9 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 fn parts(show: &str) -> Vec<String> {
     let kinds = ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-"];
     let is_part = |name: &str| {
-        kinds.iter().any(|k| name.strip_prefix(k).is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit())))
+        kinds
+            .iter()
+            .any(|k| name.strip_prefix(k).is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit())))
     };
     field(show, "Depends")
         .unwrap_or_default()
@@ -229,6 +233,9 @@ mod tests {
     fn a_kernel_in_parts_is_followed_and_the_tools_around_it_are_not() {
         let show = "Package: linux-image-7.2.13+deb14-cloud-amd64\nDepends: dracut | initramfs-tools (>= 0.1), \
                     linux-base-cloud-amd64, linux-base-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), linux-modules-7.2.13+deb14-cloud-amd64\n";
-        assert_eq!(parts(show), ["linux-base-7.2.13+deb14-cloud-amd64", "linux-modules-7.2.13+deb14-cloud-amd64"]);
+        assert_eq!(
+            parts(show),
+            ["linux-base-7.2.13+deb14-cloud-amd64", "linux-modules-7.2.13+deb14-cloud-amd64"]
+        );
     }
 }

@@ -92,7 +92,12 @@ pub fn read(text: &str) -> Result<Said, String> {
         Some(Line::End { lines: counted }) => {
             return Err(format!("{} lines came through, and the end line counts {counted}", lines.len() - 1));
         }
-        _ => return Err(format!("no end line; the last that came was: {}", raw.last().copied().unwrap_or_default())),
+        _ => {
+            return Err(format!(
+                "no end line; the last that came was: {}",
+                raw.last().copied().unwrap_or_default()
+            ));
+        }
     }
     for line in lines {
         match line {

@@ -196,8 +196,12 @@ fn judge(known: Option<&Counted>, p: &ProgramReport) -> impl Iterator<Item = (Ch
         found.push((Check::Verdict, format!("refused; the verifier's last lines:{last}")));
     } else if let Some(known) = known {
         let now = Counted::from(p);
-        found.extend(growth(known.verified, now.verified, "verified instructions").map(|w| (Check::VerifiedGrowth, w)));
-        found.extend(growth(known.stack.into(), now.stack.into(), "bytes of stack").map(|w| (Check::StackGrowth, w)));
+        found.extend(
+            growth(known.verified, now.verified, "verified instructions").map(|w| (Check::VerifiedGrowth, w)),
+        );
+        found.extend(
+            growth(known.stack.into(), now.stack.into(), "bytes of stack").map(|w| (Check::StackGrowth, w)),
+        );
     } else {
         found.push((Check::NotInTable, "no line in the table; write it with --update".to_owned()));
     }
@@ -215,8 +219,8 @@ fn growth(known: u64, now: u64, what: &str) -> Option<String> {
 /// The tables beside each other, as Markdown: a row a program, a column a kernel, `verified instructions / stack`.
 pub fn markdown(tables: &[(String, Table)]) -> String {
     let mut text = String::from("| object | program |");
-    for (series, table) in tables {
-        text += &format!(" {series} ({}) |", table.kernel.split('-').next().unwrap_or(series));
+    for (_, table) in tables {
+        text += &format!(" {} |", table.kernel.trim_end_matches("-cloud-amd64"));
     }
     text += "\n|---|---|";
     text += &"--:|".repeat(tables.len());

@@ -49,10 +49,16 @@ fn a_program_that_fails_on_one_kernel_only_is_caught_there() {
 #[test]
 fn a_fifth_more_verified_instructions_is_caught_and_a_tenth_is_not() {
     let table = Table::of(&healthy("6.1.0")).unwrap();
-    let with = |verified, stack| report("6.1.0", vec![program("from_container", verified, stack), program("handle_policy", 50, 0)]);
+    let with = |verified, stack| {
+        report("6.1.0", vec![program("from_container", verified, stack), program("handle_policy", 50, 0)])
+    };
     let found = table.compare(&with(1200, 200));
     assert_eq!(names(&found), [("verified-instructions", "lxc/from_container")]);
-    assert!(found[0].what.starts_with("1200 verified instructions, the table has 1000, 20% more"), "{}", found[0]);
+    assert!(
+        found[0].what.starts_with("1200 verified instructions, the table has 1000, 20% more"),
+        "{}",
+        found[0]
+    );
     assert_eq!(table.compare(&with(1100, 220)), []);
     assert_eq!(names(&table.compare(&with(1101, 221))).len(), 2);
     assert_eq!(names(&table.compare(&with(500, 240))), [("stack", "lxc/from_container")]);
@@ -76,7 +82,8 @@ fn a_table_is_written_as_it_is_read() {
 fn committed() -> Vec<(String, Table)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let config = Config::read(&root).unwrap();
-    let table = |s: &str| Table::read(&root, s).unwrap().unwrap_or_else(|| panic!("{FOLDER}/{s}.toml is not there"));
+    let table =
+        |s: &str| Table::read(&root, s).unwrap().unwrap_or_else(|| panic!("{FOLDER}/{s}.toml is not there"));
     config.kernel.iter().map(|k| (k.series.clone(), table(&k.series))).collect()
 }
 
@@ -95,5 +102,8 @@ fn every_kernel_has_a_table_with_every_program_of_the_contract() {
 fn the_page_shows_the_committed_tables() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verifier.md");
     let page = std::fs::read_to_string(page).unwrap();
-    assert!(page.contains(&markdown(&committed())), "docs/verifier.md is old: `cargo xtask kernels --markdown`");
+    assert!(
+        page.contains(&markdown(&committed())),
+        "docs/verifier.md is old: `cargo xtask kernels --markdown`"
+    );
 }
