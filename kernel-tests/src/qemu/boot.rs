@@ -134,9 +134,15 @@ fn judge(ended: &Ended, results: &str, console: &str) -> std::result::Result<Sai
         Ended::Status(None) => "a signal ended it".to_owned(),
         Ended::Hung(limit) => format!("it did not end within {} s", limit.as_secs()),
     };
+    Err(format!("{what}. The console's last lines:\n  | {}", last_lines(console).join("\n  | ")))
+}
+
+/// The console's end; a kernel's own word for what happened, which a long trace follows, comes along.
+fn last_lines(console: &str) -> Vec<&str> {
     let lines: Vec<&str> = console.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-    let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  | ");
-    Err(format!("{what}. The console's last lines:\n  | {last}"))
+    let (before, last) = lines.split_at(lines.len().saturating_sub(LAST_LINES));
+    let says_why = |l: &&&str| ["Kernel panic", "BUG: ", "Oops: "].iter().any(|w| l.contains(w));
+    before.iter().filter(says_why).take(3).chain(last).copied().collect()
 }
 
 #[cfg(test)]
@@ -165,6 +171,9 @@ mod tests {
             assert!(said.contains("| Kernel panic - not syncing: x"), "{said}");
         }
         assert!(failure(&Ended::Status(Some(0)), WHOLE).starts_with("it panicked or rebooted"));
+        let long = format!("one\nKernel panic - not syncing: x\n{}", "trace\n".repeat(50));
+        let shown = last_lines(&long);
+        assert_eq!((shown[0], shown.len()), ("Kernel panic - not syncing: x", LAST_LINES + 1));
         assert!(
             failure(&Ended::Hung(Duration::from_secs(9)), WHOLE).starts_with("it did not end within 9 s")
         );

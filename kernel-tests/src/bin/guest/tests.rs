@@ -15,7 +15,8 @@ type Failure = Box<dyn std::error::Error>;
 type Group = fn(&ObjectSet, &mut Results) -> Result<(), Failure>;
 
 /// All groups by name, in the order in which they run.
-const GROUPS: [(&str, Group); 2] = [("verifier", verifier), ("packet-tables", packet_tables)];
+const GROUPS: [(&str, Group); 3] =
+    [("verifier", verifier), ("packet-tables", packet_tables), ("panic", panic)];
 
 /// The groups that this run is about, one a line.
 const WANTED: &str = "/groups";
@@ -107,4 +108,11 @@ fn packet_tables(objects: &ObjectSet, results: &mut Results) -> Result<(), Failu
         results.check("packet-tables", row.title(), outcome)?;
     }
     Ok(())
+}
+
+/// Takes the kernel down, to see that the host notices (`cargo xtask kernels --self-test`).
+fn panic(_: &ObjectSet, _: &mut Results) -> Result<(), Failure> {
+    std::fs::write("/proc/sys/kernel/sysrq", "1")?;
+    std::fs::write("/proc/sysrq-trigger", "c")?;
+    Err("the kernel is still there".into())
 }
