@@ -11,6 +11,7 @@ pub mod kernel;
 #[cfg(target_os = "linux")]
 pub mod live;
 pub mod outcome;
+pub mod qemu;
 pub mod row;
 pub mod rows;
 pub mod vm;
