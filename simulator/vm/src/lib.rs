@@ -21,13 +21,15 @@
 
 mod arena;
 mod context;
-mod elf;
+mod disassembly;
 mod engine;
 mod error;
 mod helper;
 mod insn;
 mod kernel;
+mod kind;
 mod legal;
+mod link;
 mod load;
 mod map;
 mod object;
@@ -38,8 +40,10 @@ mod scope;
 #[cfg(test)]
 mod tests;
 
+pub use disassembly::{Line, Listing, helper_name, map_kind_name};
 pub use error::{Errno, Error, Fault, FaultKind};
 pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
+pub use kind::ProgramKind;
 pub use map::kind as map_kind;
-pub use object::{Global, MapDef, Object, ProgramKind};
+pub use object::{Global, InitialValue, MapDef, Object, SourceLine};
 pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, TailCall};

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use crate::engine::Program;
 use crate::helper::map_handle;
 use crate::legal::Value;
-use crate::{Error, Kernel, LoadSpec, Loaded, MapDef, MapId, Object, ProgramId};
+use crate::object::Target;
+use crate::{Error, Kernel, LoadSpec, Loaded, MapDef, MapId, Object, ProgramId, UpdateMode};
 
 pub(crate) fn load(kernel: &mut Kernel, object: &Object, spec: &LoadSpec) -> Result<Loaded, Error> {
     check_spec(object, spec)?;
@@ -40,6 +41,25 @@ fn fill(
         kernel.next_program += 1;
         loaded.programs.insert(program.name.clone(), id);
         kernel.programs.insert(id, Rc::new(made));
+    }
+    slots(kernel, object, &maps, loaded)
+}
+
+/// Fills in what the object wants in its maps from the beginning.
+fn slots(kernel: &mut Kernel, object: &Object, maps: &[MapId], loaded: &Loaded) -> Result<(), Error> {
+    for slot in object.slots() {
+        let map = maps[slot.map];
+        let done = match &slot.target {
+            Target::Program(name) => kernel.prog_array_set(map, slot.key, loaded.programs.get(name).copied()),
+            Target::Map(inner) => {
+                let value = maps[*inner].number().to_le_bytes();
+                kernel.map_update(map, &slot.key.to_le_bytes(), &value, UpdateMode::Any)
+            }
+        };
+        done.map_err(|e| Error::Map {
+            map: object.maps()[slot.map].name.clone(),
+            what: format!("its initial value in slot {}: {e}", slot.key),
+        })?;
     }
     Ok(())
 }

@@ -120,6 +120,25 @@ pub(crate) fn all() -> impl Iterator<Item = (i32, Function)> {
     KERNEL.iter().chain(OWN).copied().chain(counters)
 }
 
+/// What a call of one of legal code's own helpers does, as text.
+pub(crate) fn own_name(number: i32) -> Option<String> {
+    let name = match number {
+        TAIL_RESULT => "result of the tail call",
+        ENTER_STACK => "stack",
+        ENTER_ARGUMENT => "argument",
+        ENTER_LENGTH => "length",
+        SDIV64 => "sdiv64",
+        SMOD64 => "smod64",
+        SDIV32 => "sdiv32",
+        SMOD32 => "smod32",
+        _ if (COUNT + 1..=COUNT + COUNT_MAX as i32).contains(&number) => {
+            return Some(format!("[count {}]", number - COUNT));
+        }
+        _ => return None,
+    };
+    Some(format!("[{name}]"))
+}
+
 /// Whether a program may call this number.
 pub(crate) fn exists(number: i32) -> bool {
     number == TAIL_CALL || KERNEL.iter().any(|(n, _)| *n == number)

@@ -105,7 +105,7 @@ fn translate(insns: &[Insn], kind: ProgramKind, values: Resolve<'_>) -> Result<e
     let functions = cfg::functions(insns)?;
     let accesses = match kind {
         ProgramKind::SchedClassifier => context::accesses(insns, &functions)?,
-        ProgramKind::Memory => Default::default(),
+        _ => Default::default(),
     };
     let mut out = Emit::default();
     enter(&mut out, kind);
