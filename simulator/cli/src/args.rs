@@ -1,5 +1,6 @@
 //! The command line. Knows flags and their help, and does nothing.
 
+use crate::prog::ProgArgs;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -20,6 +21,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Ask the running kernel's verifier about every program (Linux, root)
     Verify(VerifyArgs),
+    /// Look into any BPF object and run its programs: no root, no kernel
+    Prog(ProgArgs),
     /// Explain a drop reason; without one, list all
     Explain {
         /// A reason's name, such as POLICY_DENIED, or Hubble's number of it

@@ -36,6 +36,7 @@ mod object;
 mod packet;
 mod run;
 mod scope;
+mod test_run;
 
 #[cfg(test)]
 mod tests;
@@ -47,3 +48,6 @@ pub use kind::ProgramKind;
 pub use map::kind as map_kind;
 pub use object::{Global, InitialValue, MapDef, Object, SourceLine};
 pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, TailCall};
+pub use test_run::{TestError, TestInput, TestOutput};
+
+pub use skep_packet::{Checksum, PacketType, SkBuff, Tunnel, VlanTag};

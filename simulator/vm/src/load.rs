@@ -64,6 +64,17 @@ fn slots(kernel: &mut Kernel, object: &Object, maps: &[MapId], loaded: &Loaded) 
     Ok(())
 }
 
+impl Kernel {
+    /// The bytes of a global of a loaded object, as its programs see them now. `None` if the object has none of this
+    /// name, or is not the one that was loaded.
+    pub fn global(&self, loaded: &Loaded, object: &Object, name: &str) -> Option<Vec<u8>> {
+        let global = object.globals().iter().find(|g| g.name == name)?;
+        let (at, len) = loaded.globals.get(global.section)?;
+        let inside = global.offset.checked_add(global.size).is_some_and(|end| end <= *len);
+        inside.then(|| self.arena.slice(at + global.offset, global.size).to_vec())
+    }
+}
+
 /// What a load names, the object must have.
 fn check_spec(object: &Object, spec: &LoadSpec) -> Result<(), Error> {
     for (name, value) in &spec.globals {
