@@ -103,9 +103,9 @@ type Resolve<'a> = &'a dyn Fn(Insn, Insn) -> Result<Value, String>;
 
 fn translate(insns: &[Insn], kind: ProgramKind, values: Resolve<'_>) -> Result<emit::Row, Illegal> {
     let functions = cfg::functions(insns)?;
-    let accesses = match kind {
-        ProgramKind::SchedClassifier => context::accesses(insns, &functions)?,
-        ProgramKind::Memory => Default::default(),
+    let accesses = match crate::context::layout(kind) {
+        Some(layout) => context::accesses(insns, &functions, layout)?,
+        None => Default::default(),
     };
     let mut out = Emit::default();
     enter(&mut out, kind);
