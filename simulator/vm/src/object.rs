@@ -189,7 +189,7 @@ fn kind_of(section: &ProgramSection) -> Option<ProgramKind> {
         ProgramSection::CgroupSockopt { .. } => ProgramKind::CgroupSockopt,
         ProgramSection::SockOps => ProgramKind::SockOps,
         ProgramSection::SkMsg => ProgramKind::SkMsg,
-        ProgramSection::SkSkb { .. } => ProgramKind::SkSkb,
+        ProgramSection::SkSkbStream { .. } => ProgramKind::SkSkb,
         ProgramSection::SocketFilter => ProgramKind::SocketFilter,
         _ => return None,
     })
