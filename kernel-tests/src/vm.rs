@@ -206,5 +206,6 @@ fn def(spec: &map::MapSpec) -> MapDef {
         value_size: spec.value_size,
         max_entries: spec.max_entries,
         flags: spec.flags,
+        ..MapDef::default()
     }
 }

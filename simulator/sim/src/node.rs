@@ -391,5 +391,6 @@ fn definition(spec: &MapSpec) -> MapDef {
         value_size: spec.value_size,
         max_entries: spec.max_entries,
         flags: spec.flags,
+        ..MapDef::default()
     }
 }

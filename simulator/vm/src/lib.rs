@@ -27,6 +27,7 @@ mod error;
 mod helper;
 mod insn;
 mod kernel;
+mod kind;
 mod legal;
 mod load;
 mod map;
@@ -38,8 +39,10 @@ mod scope;
 #[cfg(test)]
 mod tests;
 
-pub use error::{Errno, Error, Fault, FaultKind};
+pub use engine::EngineKind;
+pub use error::{BadAccess, Doing, Errno, Error, Fault, FaultKind, Region, Why};
 pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
 pub use map::kind as map_kind;
-pub use object::{Global, MapDef, Object, ProgramKind};
-pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, TailCall};
+pub use kind::ProgramKind;
+pub use object::{Global, MapDef, Object};
+pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, Step, TailCall};

@@ -9,11 +9,11 @@ use std::sync::{Arc, OnceLock};
 use aya_obj::{EbpfSectionKind, ProgramSection};
 
 use crate::insn::{Insn, PSEUDO_MAP_FD};
-use crate::legal::{self, Legal};
-use crate::{Error, elf};
+use crate::legal::{self, Sound};
+use crate::{Error, ProgramKind, elf};
 
 /// A map as an object describes it (`union bpf_attr` of `BPF_MAP_CREATE`).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MapDef {
     /// Its name.
     pub name: String,
@@ -27,6 +27,10 @@ pub struct MapDef {
     pub max_entries: u32,
     /// `BPF_F_*` of `map_flags`.
     pub flags: u32,
+    /// `map_extra`: how many hash functions a bloom filter has; else 0.
+    pub extra: u64,
+    /// What the inner maps of an array or hash of maps look like.
+    pub inner: Option<Box<MapDef>>,
 }
 
 /// A value that stands in an object's data sections.
@@ -38,15 +42,6 @@ pub struct Global {
     pub size: usize,
     pub(crate) section: usize,
     pub(crate) offset: usize,
-}
-
-/// What a program expects and gives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ProgramKind {
-    /// `BPF_PROG_TYPE_SCHED_CLS`: r1 points to a `struct __sk_buff`.
-    SchedClassifier,
-    /// No kind of the kernel: r1 points to plain memory and r2 holds its length, as bpf_conformance has it.
-    Memory,
 }
 
 /// A program and the functions that it calls, linked: its own instructions first, pc-relative calls, maps and data
@@ -62,7 +57,7 @@ struct Contents {
     maps: Vec<MapDef>,
     sections: Vec<Vec<u8>>,
     globals: Vec<Global>,
-    legal: OnceLock<Result<Vec<Arc<Legal>>, Error>>,
+    sound: OnceLock<Result<Vec<Arc<Sound>>, Error>>,
 }
 
 /// A BPF object. Cloning it is cheap, and clones share what is made executable.
@@ -89,7 +84,7 @@ impl Object {
         let (programs, maps, sections) = linked?;
         let globals = elf::globals(&elf, &sections);
         let sections = sections.into_iter().map(|(_, data)| data).collect();
-        Ok(Self(Arc::new(Contents { programs, maps, sections, globals, legal: OnceLock::new() })))
+        Ok(Self(Arc::new(Contents { programs, maps, sections, globals, sound: OnceLock::new() })))
     }
 
     /// An object of one program, written as instructions: for using the vm without a compiler. A 16-byte load with
@@ -108,7 +103,7 @@ impl Object {
             maps: maps.to_vec(),
             sections: Vec::new(),
             globals: Vec::new(),
-            legal: OnceLock::new(),
+            sound: OnceLock::new(),
         })))
     }
 
@@ -136,13 +131,13 @@ impl Object {
         &self.0.sections
     }
 
-    /// All programs made executable, in the order of their names; worked out at the first use.
-    pub(crate) fn legal(&self) -> Result<&[Arc<Legal>], Error> {
-        let legalise = || {
-            let one = |(name, p): (&String, _)| legal::legalise(name, p, self.0.maps.len(), &self.0.sections);
+    /// All programs, ready for engines, in the order of their names; worked out at the first use.
+    pub(crate) fn sound(&self) -> Result<&[Arc<Sound>], Error> {
+        let all = || {
+            let one = |(name, p): (&String, _)| legal::sound(name, p, self.0.maps.len(), &self.0.sections);
             self.0.programs.iter().map(|p| one(p).map(Arc::new)).collect()
         };
-        self.0.legal.get_or_init(legalise).as_deref().map_err(Clone::clone)
+        self.0.sound.get_or_init(all).as_deref().map_err(Clone::clone)
     }
 }
 
@@ -171,9 +166,8 @@ fn link(bytes: &[u8]) -> Result<Parts, Error> {
     for (name, program) in &read.programs {
         let function = read.functions.get(&program.function_key());
         let function = function.ok_or_else(|| Error::Object(format!("program {name} has no function")))?;
-        let kind = matches!(program.section, ProgramSection::SchedClassifier);
         let linked = Linked {
-            kind: kind.then_some(ProgramKind::SchedClassifier),
+            kind: kind_of(&program.section),
             section: format!("{:?}", program.section),
             instructions: function.instructions.iter().map(Insn::from_aya).collect(),
         };
@@ -184,6 +178,23 @@ fn link(bytes: &[u8]) -> Result<Parts, Error> {
     Ok((programs, maps, sections))
 }
 
+/// aya-obj keeps what it made of a section's name.
+fn kind_of(section: &ProgramSection) -> Option<ProgramKind> {
+    Some(match section {
+        ProgramSection::SchedClassifier => ProgramKind::SchedClassifier,
+        ProgramSection::Xdp { .. } => ProgramKind::Xdp,
+        ProgramSection::CgroupSkb { .. } => ProgramKind::CgroupSkb,
+        ProgramSection::CgroupSock { .. } => ProgramKind::CgroupSock,
+        ProgramSection::CgroupSockAddr { .. } => ProgramKind::CgroupSockAddr,
+        ProgramSection::CgroupSockopt { .. } => ProgramKind::CgroupSockopt,
+        ProgramSection::SockOps => ProgramKind::SockOps,
+        ProgramSection::SkMsg => ProgramKind::SkMsg,
+        ProgramSection::SkSkbStream { .. } => ProgramKind::SkSkb,
+        ProgramSection::SocketFilter => ProgramKind::SocketFilter,
+        _ => return None,
+    })
+}
+
 fn map_def(name: &str, map: &aya_obj::Map) -> MapDef {
     MapDef {
         name: name.to_owned(),
@@ -192,6 +203,7 @@ fn map_def(name: &str, map: &aya_obj::Map) -> MapDef {
         value_size: map.value_size(),
         max_entries: map.max_entries(),
         flags: map.map_flags(),
+        ..MapDef::default()
     }
 }
 

@@ -93,7 +93,7 @@ impl Engine for Jit {
     fn execute(&self) -> Result<u64, Stopped> {
         // SAFETY: the code is compiled from legal instructions, whose jumps stay inside, and whose memory accesses a
         // kernel has verified or the caller vouches for; it neither keeps nor needs the empty slices.
-        let result = unsafe { self.vm.execute_program_jit(&mut [], &[]) };
+        let result = unsafe { self.vm.execute_program_jit(&mut [], &mut []) };
         result.map_err(|_| Stopped { instruction: None, kind: FaultKind::Engine })
     }
 }
@@ -149,7 +149,9 @@ fn thunk(function: helper::Function) -> [u8; THUNK] {
 }
 
 /// Where thunks lead: the five arguments, and in the sixth place the helper that is meant.
-extern "C" fn enter(a: u64, b: u64, c: u64, d: u64, e: u64, helper: helper::Function) -> u64 {
+extern "C" fn enter(a: u64, b: u64, c: u64, d: u64, e: u64, helper: usize) -> u64 {
+    // SAFETY: only thunks call this, and each has put a helper's address here.
+    let helper = unsafe { std::mem::transmute::<usize, helper::Function>(helper) };
     catch_unwind(AssertUnwindSafe(|| helper(a, b, c, d, e))).unwrap_or_else(|panic| {
         scope::with(|scope| scope.fail(FaultKind::Panic(message(&*panic))));
         0

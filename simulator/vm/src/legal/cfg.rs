@@ -31,7 +31,8 @@ const FUNCTIONS_MAX: usize = 256;
 const INSTRUCTIONS_MAX: usize = 1_000_000;
 
 /// All functions that a program can reach, callers before the functions that they call: so every call goes forward.
-pub(crate) fn functions(insns: &[Insn]) -> Result<Vec<Function>, Illegal> {
+/// With them, how deep the calls go.
+pub(crate) fn functions(insns: &[Insn]) -> Result<(Vec<Function>, usize), Illegal> {
     if insns.is_empty() || insns.len() > INSTRUCTIONS_MAX {
         return Err(Illegal::Whole(format!("{} instructions", insns.len())));
     }
@@ -43,8 +44,9 @@ pub(crate) fn functions(insns: &[Insn]) -> Result<Vec<Function>, Illegal> {
     let mut order = Vec::new();
     visit(insns, &ranges, 0, &mut Vec::new(), &mut order)?;
     order.reverse();
-    depth(insns, &ranges, &order)?;
-    order.into_iter().map(|start| function(insns, &second, ranges[&start].clone())).collect()
+    let depth = check_depth(insns, &ranges, &order)?;
+    let functions: Result<Vec<Function>, Illegal> = order.into_iter().map(|start| function(insns, &second, ranges[&start].clone())).collect();
+    Ok((functions?, depth))
 }
 
 /// Which slots are the second half of a 16-byte load. Each instruction is checked by itself on the way.
@@ -202,7 +204,12 @@ fn visit(
     Ok(())
 }
 
-fn depth(insns: &[Insn], ranges: &BTreeMap<usize, Range<usize>>, order: &[usize]) -> Result<(), Illegal> {
+/// The deepest chain of functions.
+fn check_depth(
+    insns: &[Insn],
+    ranges: &BTreeMap<usize, Range<usize>>,
+    order: &[usize],
+) -> Result<usize, Illegal> {
     let mut depths = BTreeMap::from([(0, 1)]);
     for start in order {
         let depth = depths.get(start).copied().unwrap_or(1);
@@ -214,7 +221,7 @@ fn depth(insns: &[Insn], ranges: &BTreeMap<usize, Range<usize>>, order: &[usize]
             *known = (*known).max(depth + 1);
         }
     }
-    Ok(())
+    Ok(depths.into_values().max().unwrap_or(1))
 }
 
 fn ends_block(i: Insn) -> bool {

@@ -79,6 +79,8 @@ pub(crate) struct Sound {
     pub(crate) insns: Vec<Insn>,
     /// Callers before the functions that they call; the program itself is the first.
     pub(crate) functions: Vec<Function>,
+    /// How many frames it needs at the most.
+    pub(crate) depth: usize,
     /// What its 16-byte loads stand for, by instruction.
     pub(crate) values: BTreeMap<usize, Value>,
     legal: OnceLock<Result<Arc<Legal>, Error>>,
@@ -154,21 +156,21 @@ pub(crate) fn sound(
         return Err(Error::Program { program: name.into(), what });
     };
     let insns = linked.instructions.clone();
-    let found = cfg::functions(&insns).and_then(|functions| {
+    let found = cfg::functions(&insns).and_then(|(functions, depth)| {
         check_packet_loads(&insns, kind)?;
         let values = values(&insns, &functions, maps, sections)?;
-        Ok((functions, values))
+        Ok((functions, values, depth))
     });
-    let (functions, values) = found.map_err(|e| e.of(name))?;
+    let (functions, values, depth) = found.map_err(|e| e.of(name))?;
     let (legal, decoded) = (OnceLock::new(), OnceLock::new());
-    Ok(Sound { name: name.into(), kind, insns, functions, values, legal, decoded })
+    Ok(Sound { name: name.into(), kind, insns, functions, depth, values, legal, decoded })
 }
 
 /// `may_access_skb`: only programs on packets have `LD_ABS` and `LD_IND`.
 fn check_packet_loads(insns: &[Insn], kind: ProgramKind) -> Result<(), Illegal> {
     let at = insns.iter().position(|i| i.is_packet_load());
     match at {
-        Some(at) if kind == ProgramKind::Memory => {
+        Some(at) if !kind.has_skb() => {
             Err(Illegal::at(at, "LD_ABS and LD_IND are for programs on packets"))
         }
         _ => Ok(()),

@@ -9,7 +9,7 @@ use super::{
 use crate::insn::{
     ADD, ATOMIC, DW, FP, Insn, JEQ, JMP, JSLT, LDX, LOAD_ACQ, MEM, MOV, ST, STX,
 };
-use crate::{ProgramKind, helper};
+use crate::helper;
 
 pub(super) fn translate(program: &Sound) -> Result<Legal, Illegal> {
     let (code, fixups, origin) = row(program)?;
@@ -18,9 +18,9 @@ pub(super) fn translate(program: &Sound) -> Result<Legal, Illegal> {
 
 fn row(program: &Sound) -> Result<Row, Illegal> {
     let Sound { insns, functions, .. } = program;
-    let accesses = match program.kind {
-        ProgramKind::SchedClassifier => context::accesses(insns, functions)?,
-        _ => Default::default(),
+    let accesses = match crate::context::layout(program.kind) {
+        Some(layout) => context::accesses(insns, functions, layout)?,
+        None => Default::default(),
     };
     let mut out = Emit::default();
     enter(&mut out, program);

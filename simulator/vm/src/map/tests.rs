@@ -7,11 +7,11 @@ use UpdateMode::{Any, Exist, NoExist};
 
 fn def(kind: u32, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
     let flags = u32::from(kind == kind::LPM_TRIE);
-    MapDef { name: "m".into(), kind, key_size, value_size, max_entries, flags }
+    MapDef { name: "m".into(), kind, key_size, value_size, max_entries, flags, ..MapDef::default() }
 }
 
 fn kernel(def: MapDef) -> (Kernel, MapId) {
-    let mut kernel = Kernel::new(&KernelConfig { cpus: 2 });
+    let mut kernel = Kernel::new(&KernelConfig { cpus: 2, ..KernelConfig::default() });
     let map = kernel.create_map(def).unwrap();
     (kernel, map)
 }
