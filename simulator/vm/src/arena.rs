@@ -22,6 +22,8 @@ pub(crate) struct Arena {
     base: NonNull<u8>,
     next: usize,
     free: BTreeMap<usize, Vec<usize>>,
+    /// What was given back since somebody looked, if anybody does.
+    freed: Option<Vec<(usize, usize)>>,
 }
 
 impl Arena {
@@ -30,7 +32,7 @@ impl Arena {
         // SAFETY: the layout has a size. Zeroed memory of this size comes from fresh pages, which cost nothing until
         // they are touched; with a greater alignment Rust would write the zeros itself.
         let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        Self { base, next: GUARD, free: BTreeMap::new() }
+        Self { base, next: GUARD, free: BTreeMap::new(), freed: None }
     }
 
     fn layout() -> Layout {
@@ -57,8 +59,24 @@ impl Arena {
 
     /// Gives a block back.
     pub(crate) fn free(&mut self, at: usize, len: usize) {
+        if let Some(freed) = &mut self.freed {
+            freed.push((at, len));
+        }
         if let Some(len) = Self::rounded(len) {
             self.free.entry(len).or_default().push(at);
+        }
+    }
+
+    /// From now on remembers what is given back, for [`Self::drain_freed`].
+    pub(crate) fn watch_freed(&mut self) {
+        self.freed.get_or_insert_default();
+    }
+
+    /// All addresses and lengths that were given back since the last time.
+    pub(crate) fn drain_freed(&mut self, mut each: impl FnMut(u64, u64)) {
+        let base = self.base.as_ptr() as usize;
+        if let Some(freed) = &mut self.freed {
+            freed.drain(..).for_each(|(at, len)| each((base + at) as u64, len as u64));
         }
     }
 

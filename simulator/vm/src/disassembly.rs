@@ -5,8 +5,10 @@
 mod names;
 mod text;
 
+use std::sync::Arc;
+
 use crate::insn::{Insn, PSEUDO_MAP_FD, PSEUDO_MAP_VALUE};
-use crate::legal::Value;
+use crate::legal::{Legal, Value};
 use crate::{Error, Object, helper};
 
 pub use names::{helper_name, map_kind_name};
@@ -16,8 +18,6 @@ pub use names::{helper_name, map_kind_name};
 pub struct Listing {
     /// One of each instruction of the object, in order.
     pub lines: Vec<Line>,
-    /// What runs before the first instruction: the vm's own.
-    pub prologue: Vec<String>,
     /// Why the program cannot be made executable here. Then [`Line::legal`] is empty everywhere.
     pub illegal: Option<Error>,
 }
@@ -33,7 +33,8 @@ pub struct Line {
     pub bytes: Vec<u8>,
     /// It in the notation of the kernel's verifier; jumps name the instruction that they go to.
     pub original: String,
-    /// What is executed in its place: position and text.
+    /// What rbpf's engines execute in its place: position and text. Beside the first instruction and at the start of
+    /// each block stands the vm's own: where the frame is, and how many instructions are left.
     pub legal: Vec<(usize, String)>,
 }
 
@@ -98,6 +99,14 @@ impl Executed<'_> {
         if let Some((_, value)) = fixup {
             let (source, index, offset) = match *value {
                 Value::Constant(_) => return text::text(self.code, at, self),
+                Value::Callback(function) => {
+                    return Some(format!(
+                        "r{} = function {}",
+                        self.code[at].dst,
+                        self.original.function(function)
+                    ));
+                }
+                Value::FrameCell => return Some(format!("r{} = [frame cell]", self.code[at].dst)),
                 Value::Map(index) => (PSEUDO_MAP_FD, index, 0),
                 Value::Data { section, offset } => (PSEUDO_MAP_VALUE, section, offset),
             };
@@ -111,6 +120,11 @@ impl Executed<'_> {
 }
 
 impl Object {
+    fn legal(&self, program: &str) -> Result<Arc<Legal>, Error> {
+        let sound = self.sound_program(program)?;
+        sound.legal().cloned().map_err(|error| self.in_section(program, error))
+    }
+
     /// A program as text, original and executed; `None` if the object has no such program.
     pub fn listing(&self, program: &str) -> Option<Listing> {
         let linked = self.linked(program)?;
@@ -124,18 +138,15 @@ impl Object {
             let function = self.function_name(program, at);
             lines.push(Line { instruction: at, function, bytes, original, legal: Vec::new() });
         }
-        let mut listing = Listing { lines, prologue: Vec::new(), illegal: None };
-        match self.legalise(program) {
+        let mut listing = Listing { lines, illegal: None };
+        match self.legal(program) {
             Err(error) => listing.illegal = Some(error),
-            Ok(made) => {
-                let executed = Executed {
-                    original: names,
-                    fixups: &made.fixups,
-                    code: &made.code,
-                    origin: &made.origin,
-                };
-                listing.fill(&executed);
-            }
+            Ok(made) => listing.fill(&Executed {
+                original: names,
+                fixups: &made.fixups,
+                code: &made.code,
+                origin: &made.origin,
+            }),
         }
         Some(listing)
     }
@@ -143,16 +154,8 @@ impl Object {
 
 impl Listing {
     fn fill(&mut self, executed: &Executed<'_>) {
-        let mut begun = false;
         for (at, origin) in executed.origin.iter().enumerate() {
             let Some(text) = executed.text(at) else { continue };
-            // The vm's own code before the first instruction has the first instruction's origin; it ends where that
-            // instruction's block begins to be counted.
-            begun |= text.starts_with("call [count ");
-            if !begun {
-                self.prologue.push(text);
-                continue;
-            }
             if let Ok(line) = self.lines.binary_search_by_key(&(*origin as usize), |l| l.instruction) {
                 self.lines[line].legal.push((at, text));
             }

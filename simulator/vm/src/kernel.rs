@@ -9,22 +9,25 @@ use skep_packet::SkBuff;
 
 use crate::arena::Arena;
 use crate::engine::Program;
+use crate::engine::checked::{Observe, Regions};
 use crate::legal::STACK;
 use crate::map::Map;
 use crate::packet::SLOT;
 use crate::scope::STACKS;
-use crate::{Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, context};
+use crate::{EngineKind, Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, context};
 
 /// How a simulated kernel is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KernelConfig {
     /// How many CPUs it has: how many values an entry of a per-CPU map holds. At least 1.
     pub cpus: u32,
+    /// What executes its programs.
+    pub engine: EngineKind,
 }
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        Self { cpus: 1 }
+        Self { cpus: 1, engine: EngineKind::default() }
     }
 }
 
@@ -70,6 +73,8 @@ pub struct LoadSpec {
     pub globals: BTreeMap<String, Vec<u8>>,
     /// Maps to use in place of the object's own; kind, key and value size must be equal.
     pub maps: BTreeMap<String, MapId>,
+    /// Whether a kernel has verified the programs: then [`EngineKind::Auto`] takes an engine that checks nothing.
+    pub verified: bool,
 }
 
 /// A loaded object.
@@ -94,6 +99,10 @@ pub struct Kernel {
     pub(crate) next_map: u32,
     pub(crate) next_program: u32,
     pub(crate) record: bool,
+    pub(crate) engine: EngineKind,
+    /// What `checked` knows of memory; with the engine while it executes.
+    pub(crate) regions: Option<Box<Regions>>,
+    pub(crate) observe: Observe,
     pub(crate) slots: Slots,
 }
 
@@ -103,15 +112,24 @@ pub(crate) struct Slots {
     pub(crate) context: usize,
     pub(crate) stacks: usize,
     pub(crate) packet: usize,
+    /// Where legal code leaves its frame pointer before it calls a helper that calls back.
+    pub(crate) frame: usize,
 }
 
 impl Kernel {
     /// A kernel without maps and programs.
     pub fn new(config: &KernelConfig) -> Self {
         let mut arena = Arena::new();
+        if matches!(config.engine, EngineKind::Auto | EngineKind::Checked) {
+            arena.watch_freed();
+        }
         let mut reserve = |len| arena.alloc(len).expect("an empty arena has room for a run");
-        let slots =
-            Slots { context: reserve(context::SIZE), stacks: reserve(STACKS * STACK), packet: reserve(SLOT) };
+        let slots = Slots {
+            context: reserve(context::SIZE),
+            stacks: reserve(STACKS * STACK),
+            packet: reserve(SLOT),
+            frame: reserve(8),
+        };
         Self {
             arena,
             slots,
@@ -121,12 +139,36 @@ impl Kernel {
             next_map: 1,
             next_program: 1,
             record: false,
+            engine: config.engine,
+            regions: Some(Box::default()),
+            observe: Observe::default(),
         }
     }
 
     /// Whether runs list their map accesses ([`Run::accesses`]). Off at the start: it costs copies.
     pub fn record_accesses(&mut self, on: bool) {
         self.record = on;
+    }
+
+    /// Whether runs list every instruction ([`Run::trace`]). Only the engine `checked` can do so.
+    pub fn trace_instructions(&mut self, on: bool) {
+        self.observe.trace = on;
+    }
+
+    /// Whether the engine `checked` remembers which instructions were executed ([`Self::covered`]).
+    pub fn record_coverage(&mut self, on: bool) {
+        self.observe.coverage = on;
+    }
+
+    /// Which instructions of a program have been executed since it was loaded, while [`Self::record_coverage`] was on.
+    /// Counted as in [`Error::Instruction`]. `None` if there is no such program or its engine does not know.
+    pub fn covered(&self, program: ProgramId) -> Option<Vec<usize>> {
+        self.programs.get(&program)?.covered()
+    }
+
+    /// What executes a program; never [`EngineKind::Auto`].
+    pub fn engine(&self, program: ProgramId) -> Option<EngineKind> {
+        self.programs.get(&program).map(|p| p.engine())
     }
 
     /// How many CPUs there are.

@@ -42,12 +42,13 @@ mod test_run;
 mod tests;
 
 pub use disassembly::{Line, Listing, helper_name, map_kind_name};
-pub use error::{Errno, Error, Fault, FaultKind};
+pub use engine::EngineKind;
+pub use error::{BadAccess, Doing, Errno, Error, Fault, FaultKind, Region, Why};
 pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
 pub use kind::ProgramKind;
 pub use map::kind as map_kind;
 pub use object::{Global, InitialValue, MapDef, Object, SourceLine};
-pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, TailCall};
 pub use test_run::{TestError, TestInput, TestOutput};
 
+pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, Step, TailCall};
 pub use skep_packet::{Checksum, PacketType, SkBuff, Tunnel, VlanTag};

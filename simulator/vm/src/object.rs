@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use crate::insn::{Insn, PSEUDO_MAP_FD};
-use crate::legal::{self, Legal};
+use crate::legal::{self, Sound};
 use crate::link::{Linkage, Slot};
 pub(crate) use crate::link::{Linked, Target};
 use crate::{Error, ProgramKind, link};
@@ -76,7 +76,7 @@ struct Contents {
     sections: Vec<Vec<u8>>,
     globals: Vec<Global>,
     slots: Vec<Slot>,
-    legal: OnceLock<Result<Vec<Arc<Legal>>, Error>>,
+    sound: OnceLock<Result<Vec<Arc<Sound>>, Error>>,
 }
 
 /// A BPF object. Cloning it is cheap, and clones share what is made executable.
@@ -116,7 +116,7 @@ impl Object {
             sections,
             globals,
             slots,
-            legal: OnceLock::new(),
+            sound: OnceLock::new(),
         })))
     }
 
@@ -151,7 +151,7 @@ impl Object {
             sections: Vec::new(),
             globals: Vec::new(),
             slots: Vec::new(),
-            legal: OnceLock::new(),
+            sound: OnceLock::new(),
         })))
     }
 
@@ -236,7 +236,7 @@ impl Object {
         };
         let mut contents = Contents::clone(&self.0);
         contents.programs.retain(|name, _| programs.contains(&name.as_str()) || in_a_slot(name));
-        contents.legal = OnceLock::new();
+        contents.sound = OnceLock::new();
         Ok(Self(Arc::new(contents)))
     }
 
@@ -250,7 +250,7 @@ impl Object {
             });
         };
         *linked = Arc::new(Linked { kind: Some(kind), ..Linked::clone(linked) });
-        contents.legal = OnceLock::new();
+        contents.sound = OnceLock::new();
         Ok(Self(Arc::new(contents)))
     }
 
@@ -281,24 +281,30 @@ impl Object {
         self.0.programs.get(program)?.functions.get(&at).cloned()
     }
 
-    /// All programs made executable, in the order of their names; worked out at the first use.
-    pub(crate) fn legal(&self) -> Result<&[Arc<Legal>], Error> {
-        let legalise = || self.0.programs.keys().map(|name| self.legalise(name).map(Arc::new)).collect();
-        self.0.legal.get_or_init(legalise).as_deref().map_err(Clone::clone)
+    /// All programs, ready for engines, in the order of their names; worked out at the first use.
+    pub(crate) fn sound(&self) -> Result<&[Arc<Sound>], Error> {
+        let all = || self.0.programs.keys().map(|name| self.sound_program(name).map(Arc::new)).collect();
+        self.0.sound.get_or_init(all).as_deref().map_err(Clone::clone)
     }
 
-    /// One program made executable.
-    pub(crate) fn legalise(&self, program: &str) -> Result<Legal, Error> {
+    /// One program, ready for engines.
+    pub(crate) fn sound_program(&self, program: &str) -> Result<Sound, Error> {
         let linked = &self.0.programs[program];
         if let Some(problem) = &linked.problem {
             return Err(problem.clone());
         }
-        legal::legalise(program, linked, self.0.maps.len(), &self.0.sections).map_err(|error| {
-            if linked.section.is_empty() {
-                return error;
+        let sound = legal::sound(program, linked, self.0.maps.len(), &self.0.sections);
+        sound.map_err(|error| self.in_section(program, error))
+    }
+
+    /// An error of a program with the section that it stands in.
+    pub(crate) fn in_section(&self, program: &str, error: Error) -> Error {
+        match self.section(program) {
+            Some(section) if !section.is_empty() => {
+                Error::Section { section: section.to_owned(), error: Box::new(error) }
             }
-            Error::Section { section: linked.section.clone(), error: Box::new(error) }
-        })
+            _ => error,
+        }
     }
 }
 

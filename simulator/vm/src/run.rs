@@ -7,7 +7,7 @@ use skep_packet::SkBuff;
 use crate::engine::Program;
 use crate::packet::{Packet, SLOT};
 use crate::scope::Scope;
-use crate::{Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, context};
+use crate::{Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Region, context};
 
 /// What the world gives a run: time, randomness, a CPU, and a place for events.
 pub trait Environment {
@@ -44,6 +44,23 @@ pub struct Run {
     pub accesses: Vec<Access>,
     /// What it took.
     pub stats: Stats,
+    /// Every instruction in order, if [`Kernel::trace_instructions`] is on and the engine is `checked`.
+    pub trace: Vec<Step>,
+}
+
+/// One executed instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// The program.
+    pub program: ProgramId,
+    /// Counted as in [`crate::Error::Instruction`].
+    pub instruction: usize,
+    /// How many functions deep: 0 is the program that was entered first.
+    pub depth: usize,
+    /// What the destination register, and r0 of a call, held before: a number, or an offset into a region.
+    pub destination: (Region, i64),
+    /// The same of the source register.
+    pub source: (Region, i64),
 }
 
 /// Counts of one run.

@@ -1,7 +1,7 @@
 //! Flags of `skep prog` and their help. Does nothing.
 
 use clap::{Subcommand, ValueEnum};
-use skep_vm::ProgramKind;
+use skep_vm::{EngineKind, ProgramKind};
 use std::path::PathBuf;
 
 #[derive(clap::Args, Debug)]
@@ -127,6 +127,9 @@ pub(super) struct RunArgs {
     /// The CPU that it runs on, from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) cpu: u32,
+    /// Which engine executes
+    #[arg(long, value_enum, default_value_t = Engine::Checked)]
+    pub(super) engine: Engine,
     /// What the monotonic clock shows, in nanoseconds; it stands still
     #[arg(long, value_name = "NS", default_value_t = 1_000_000_000)]
     pub(super) now: u64,
@@ -144,7 +147,7 @@ pub(super) struct ConformanceArgs {
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
     /// Which engine executes
-    #[arg(long, value_enum, default_value_t = Engine::Rbpf)]
+    #[arg(long, value_enum, default_value_t = Engine::Checked)]
     pub(super) engine: Engine,
 }
 
@@ -158,8 +161,22 @@ pub(super) enum Output {
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Engine {
-    /// rbpf's interpreter
+    /// Ours: checks every access, finds what is read before it was written, knows what ran
+    Checked,
+    /// rbpf's interpreter: checks next to nothing
     Rbpf,
+    /// rbpf's JIT, on x86-64: checks nothing, for programs that a kernel has verified
+    RbpfJit,
+}
+
+impl From<Engine> for EngineKind {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Checked => Self::Checked,
+            Engine::Rbpf => Self::Rbpf,
+            Engine::RbpfJit => Self::RbpfJit,
+        }
+    }
 }
 
 /// Kinds of programs by the names of `bpftool prog load`.

@@ -1,6 +1,6 @@
 //! `skep prog conformance`: a table of cases of the public bpf_conformance suite.
 
-use super::args::{ConformanceArgs, Engine};
+use super::args::ConformanceArgs;
 use super::{Done, print, read, run, state};
 use skep_scenario::Diagnostic;
 use skep_vm::{Kernel, KernelConfig, LoadSpec, Object, ProgramKind, TestInput};
@@ -9,7 +9,6 @@ use skep_vm::{Kernel, KernelConfig, LoadSpec, Object, ProgramKind, TestInput};
 const NAME: &str = "case";
 
 pub(super) fn conformance(args: &ConformanceArgs) -> Done {
-    let Engine::Rbpf = args.engine;
     let wrong = |what: &str| Diagnostic::new(what).in_file(&args.file);
     let text = String::from_utf8(read(&args.file)?).map_err(|_| wrong("it is no text"))?;
     let (mut passed, mut failed) = (0, 0);
@@ -22,7 +21,7 @@ pub(super) fn conformance(args: &ConformanceArgs) -> Done {
         let bytes = |field: &str| state::from_hex(field).ok_or_else(|| place("it is no hexadecimal"));
         let expected =
             u64::from_str_radix(expected, 16).map_err(|_| place("expected r0 is no hexadecimal"))?;
-        match case(&bytes(memory)?, &bytes(program)?) {
+        match case(args, &bytes(memory)?, &bytes(program)?) {
             Ok(r0) if r0 == expected => passed += 1,
             Ok(r0) => {
                 failed += 1;
@@ -38,10 +37,10 @@ pub(super) fn conformance(args: &ConformanceArgs) -> Done {
     Ok(u8::from(failed > 0))
 }
 
-fn case(memory: &[u8], program: &[u8]) -> Result<u64, String> {
+fn case(args: &ConformanceArgs, memory: &[u8], program: &[u8]) -> Result<u64, String> {
     let object =
         Object::from_instructions(NAME, ProgramKind::Memory, program, &[]).map_err(|e| e.to_string())?;
-    let mut kernel = Kernel::new(&KernelConfig::default());
+    let mut kernel = Kernel::new(&KernelConfig { engine: args.engine.into(), ..KernelConfig::default() });
     let loaded = kernel.load(&object, &LoadSpec::default()).map_err(|e| e.to_string())?;
     let input = TestInput { data: memory, ..TestInput::default() };
     let output = kernel.test_run(loaded.programs[NAME], &input, &mut run::World::default());

@@ -33,22 +33,20 @@ fn page(args: &DumpArgs, object: &Object, name: &str, listing: &Listing) -> Stri
     let beside = !args.original && listing.illegal.is_none();
     let left: Vec<String> = listing.lines.iter().map(|line| left(args, line)).collect();
     let width = left.iter().map(String::len).max().unwrap_or(0).min(LEFT_MAX);
-    if beside {
-        for text in &listing.prologue {
-            out += &format!("{:width$}  |       {text}\n", "");
-        }
-    }
     let mut shown = None;
     for (line, left) in listing.lines.iter().zip(left) {
         if let Some(function) = &line.function {
             out += &format!("{function}:\n");
         }
         let source = object.source_line(name, line.instruction).filter(|_| args.source);
-        if source != shown {
+        let place = source.map(|s| (&s.file, s.line));
+        if place != shown {
             if let Some(source) = source {
-                out += &format!("; {}:{}: {}\n", source.file, source.line, source.text);
+                out += format!("; {}:{}: {}", source.file, source.line, source.text)
+                    .trim_end_matches([':', ' ']);
+                out.push('\n');
             }
-            shown = source;
+            shown = place;
         }
         let mut legal = line.legal.iter().filter(|_| beside).map(|(at, text)| format!("  | {at:4}: {text}"));
         out += format!("{left:width$}{}", legal.next().unwrap_or_default()).trim_end();

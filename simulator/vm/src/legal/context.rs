@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use super::Illegal;
 use super::cfg::{self, Function};
 use super::emit::Emit;
-use crate::context::{POINTERS, QUEUE_MAPPING, TC_INDEX};
-use crate::insn::{ADD, ALU64, DW, FP, H, Insn, JGE, JMP, LDX, MEM, MOV, ST, STX, W};
+use crate::context::{Layout, Shape};
+use crate::insn::{ADD, ALU64, DW, FP, H, Insn, JGE, JMP, LDX, LOAD_ACQ, MEM, MOV, ST, STX, W};
 
 /// A conversion of one access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,9 +137,13 @@ impl State {
             ST => self.store(i.dst, i.off, i.width(), Held::Other),
             STX if i.mode() == MEM => self.store(i.dst, i.off, i.width(), self.register(i.src)),
             STX => {
-                self.store(i.dst, i.off, i.width(), Held::Other);
-                self.set(i.src, Held::Other);
-                self.set(0, Held::Other);
+                if i.imm == LOAD_ACQ {
+                    self.set(i.dst, Held::Other);
+                } else {
+                    self.store(i.dst, i.off, i.width(), Held::Other);
+                    self.set(i.src, Held::Other);
+                    self.set(0, Held::Other);
+                }
             }
             JMP if i.is_call() => (0..=5).for_each(|r| self.set(r, Held::Other)),
             ALU64 if i.op() == MOV && i.is_reg() && i.off == 0 => self.set(i.dst, self.register(i.src)),
@@ -159,7 +163,11 @@ impl State {
 }
 
 /// All accesses to convert, by instruction. Functions come callers first.
-pub(crate) fn accesses(insns: &[Insn], functions: &[Function]) -> Result<BTreeMap<usize, Access>, Illegal> {
+pub(crate) fn accesses(
+    insns: &[Insn],
+    functions: &[Function],
+    layout: &Layout,
+) -> Result<BTreeMap<usize, Access>, Illegal> {
     let mut entries: BTreeMap<usize, [Held; 5]> = BTreeMap::new();
     let mut entry = [Held::Other; 5];
     entry[0] = Held::Context;
@@ -170,7 +178,9 @@ pub(crate) fn accesses(insns: &[Insn], functions: &[Function]) -> Result<BTreeMa
         for (block, state) in function.blocks.iter().zip(solve(insns, function, arguments)) {
             let Some(mut state) = state else { continue };
             for at in cfg::instructions(insns, block) {
-                if let Some(access) = access(insns[at], &state).map_err(|what| Illegal::At(at, what))? {
+                if let Some(access) =
+                    access(insns[at], &state, layout).map_err(|what| Illegal::At(at, what))?
+                {
                     found.insert(at, access);
                 }
                 if let Some(callee) = cfg::callee(insns[at], at) {
@@ -217,7 +227,7 @@ fn solve(insns: &[Insn], function: &Function, arguments: [Held; 5]) -> Vec<Optio
 }
 
 /// How an instruction's access is converted, if it is one to the context that has to be.
-fn access(i: Insn, state: &State) -> Result<Option<Access>, String> {
+fn access(i: Insn, state: &State, layout: &Layout) -> Result<Option<Access>, String> {
     let (base, is_load) = match i.class() {
         LDX => (i.src, true),
         ST | STX => (i.dst, false),
@@ -227,18 +237,16 @@ fn access(i: Insn, state: &State) -> Result<Option<Access>, String> {
     if !matches!(held, Held::Context | Held::Mixed) {
         return Ok(None);
     }
-    let (off, width) = (i32::from(i.off), i.width());
-    let touches = |field: i32, size: i32| off < field + size && field < off + width;
-    let pointer = POINTERS.iter().find(|(field, _)| touches(i32::from(*field), 4));
-    let access = match (pointer, is_load) {
-        (Some((field, at)), true) if *field == i.off && i.size() == W && i.mode() == MEM => {
-            Access::Pointer(*at)
+    let Some(field) = layout.touched(i32::from(i.off), i.width()) else { return Ok(None) };
+    let access = match (field.shape, is_load) {
+        (Shape::Pointer(at), true) if field.offset == i.off && i.size() == W && i.mode() == MEM => {
+            Access::Pointer(at)
         }
-        (Some(_), _) => {
-            return Err("data, data_end and data_meta are read as 32 bits and never written".into());
+        (Shape::Pointer(_), _) => {
+            return Err(format!("{} is read as 32 bits and never written", field.name));
         }
-        (None, false) if touches(TC_INDEX, 4) && i.size() == W => Access::Narrow,
-        (None, false) if touches(QUEUE_MAPPING, 4) && i.size() == W => Access::QueueMapping,
+        (Shape::Narrow, false) if i.size() == W => Access::Narrow,
+        (Shape::QueueMapping, false) if i.size() == W => Access::QueueMapping,
         _ => return Ok(None),
     };
     match held {
