@@ -35,13 +35,15 @@ mod object;
 mod packet;
 mod run;
 mod scope;
+mod sock;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::{Errno, Error, Fault, FaultKind};
 pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
-pub use map::kind as map_kind;
+pub use map::{Eviction, kind as map_kind};
 pub use kind::ProgramKind;
 pub use object::{Global, MapDef, Object};
+pub use sock::{Socket, SocketId};
 pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, TailCall};

@@ -6,7 +6,9 @@ mod checksum;
 mod format;
 mod maps;
 mod misc;
+mod ring;
 mod skb;
+mod socket;
 mod tunnel;
 
 use crate::scope::{self, Scope};
@@ -80,9 +82,18 @@ helpers! {
     39 skb::pull_data;
     41 skb::set_hash_invalid;
     43 skb::change_head;
+    87 maps::push;
+    88 maps::pop;
+    89 maps::peek;
     125 misc::ktime_get_boot_ns;
+    130 ring::output;
+    131 ring::reserve;
+    132 ring::submit;
+    133 ring::discard;
+    134 ring::query;
     152 misc::redirect_neigh;
     155 misc::redirect_peer;
+    195 maps::lookup_percpu;
 }
 
 macro_rules! counters {
@@ -179,6 +190,11 @@ impl Call {
     /// A copy of the bytes that an argument points to.
     fn bytes(self, scope: &Scope<'_>, n: u8, size: usize) -> Result<Vec<u8>, FaultKind> {
         Ok(scope.kernel.arena.slice(self.place(scope, n, size)?, size).to_vec())
+    }
+
+    /// Refuses what is not the context.
+    fn check_any_context(self, scope: &Scope<'_>) -> Result<(), FaultKind> {
+        if self.arg(1) == scope.argument() { Ok(()) } else { Err(FaultKind::Context { helper: self.number }) }
     }
 
     /// Refuses what is not the context of a packet.

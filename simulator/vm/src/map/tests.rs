@@ -11,7 +11,7 @@ fn def(kind: u32, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
 }
 
 fn kernel(def: MapDef) -> (Kernel, MapId) {
-    let mut kernel = Kernel::new(&KernelConfig { cpus: 2 });
+    let mut kernel = Kernel::new(&KernelConfig { cpus: 2, ..KernelConfig::default() });
     let map = kernel.create_map(def).unwrap();
     (kernel, map)
 }
