@@ -99,7 +99,7 @@ impl Simulator {
 
     fn node(&self, row: &Row) -> Result<Node, String> {
         let mut node = Node {
-            kernel: Kernel::new(&KernelConfig { cpus: 2 }),
+            kernel: Kernel::new(&KernelConfig { cpus: 2, ..KernelConfig::default() }),
             maps: BTreeMap::new(),
             loads: BTreeMap::new(),
         };

@@ -35,6 +35,7 @@ mod object;
 mod packet;
 mod run;
 mod scope;
+mod sock;
 
 #[cfg(test)]
 mod tests;
@@ -42,7 +43,8 @@ mod tests;
 pub use engine::EngineKind;
 pub use error::{BadAccess, Doing, Errno, Error, Fault, FaultKind, Region, Why};
 pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
-pub use map::kind as map_kind;
+pub use map::{Eviction, kind as map_kind};
 pub use kind::ProgramKind;
 pub use object::{Global, MapDef, Object};
 pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, Step, TailCall};
+pub use sock::{Socket, SocketId};
