@@ -40,7 +40,7 @@ impl Host {
         let mut host = Self {
             id,
             name: name.to_owned(),
-            kernel: Kernel::new(&KernelConfig::default()),
+            kernel: Kernel::new(&KernelConfig { cpus: 1, ..KernelConfig::default() }),
             have: Datapath::default(),
             maps: BTreeMap::new(),
             loads: BTreeMap::new(),

@@ -36,6 +36,7 @@ mod object;
 mod packet;
 mod run;
 mod scope;
+mod sock;
 mod test_run;
 
 #[cfg(test)]
@@ -45,10 +46,11 @@ pub use disassembly::{Line, Listing, helper_name, map_kind_name};
 pub use engine::EngineKind;
 pub use error::{BadAccess, Doing, Errno, Error, Fault, FaultKind, Region, Why};
 pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
+pub use map::{Eviction, kind as map_kind};
 pub use kind::ProgramKind;
-pub use map::kind as map_kind;
 pub use object::{Global, InitialValue, MapDef, Object, SourceLine};
 pub use test_run::{TestError, TestInput, TestOutput};
 
 pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, Step, TailCall};
 pub use skep_packet::{Checksum, PacketType, SkBuff, Tunnel, VlanTag};
+pub use sock::{Socket, SocketId};

@@ -28,6 +28,8 @@ pub struct MapDef {
     pub flags: u32,
     /// `map_extra`: how many hash functions a bloom filter has; else 0.
     pub extra: u64,
+    /// Where in a value a `struct bpf_spin_lock` is, in bytes.
+    pub lock: Option<u32>,
     /// What the inner maps of an array or hash of maps look like.
     pub inner: Option<Box<MapDef>>,
 }

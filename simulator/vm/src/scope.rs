@@ -39,6 +39,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) memory: (u64, u64),
     pub(crate) run: Run,
     pub(crate) tail_result: u64,
+    /// Records of ring buffers that are neither submitted nor discarded.
+    pub(crate) reserved: Vec<(MapId, usize)>,
     running: Vec<Running>,
     fault: Option<Fault>,
 }
@@ -122,8 +124,8 @@ impl<'a> Scope<'a> {
             stats: Default::default(),
             trace: Vec::new(),
         };
-        let (running, fault) = (Vec::new(), None);
-        Self { kernel, env, packet, cpu, memory: (0, 0), run, tail_result: 0, running, fault }
+        let (reserved, running, fault) = (Vec::new(), Vec::new(), None);
+        Self { kernel, env, packet, cpu, memory: (0, 0), run, tail_result: 0, reserved, running, fault }
     }
 
     pub(crate) fn slots(&self) -> Slots {
@@ -282,7 +284,7 @@ impl<'a> Scope<'a> {
     /// The program that a tail call reaches.
     fn tail_target(&mut self, map: MapId, index: u32) -> Option<(ProgramId, Rc<Program>)> {
         let kind = self.running.last().map(|r| r.program.kind());
-        let target = self.kernel.maps.get(&map).and_then(|m| m.program(index));
+        let target = self.kernel.maps.get(map).and_then(|m| m.program(index));
         let target = target.filter(|(_, p)| self.run.chain.len() <= TAIL_CALLS_MAX && Some(p.kind()) == kind);
         let id = target.as_ref().map(|(id, _)| *id);
         self.run.tail_calls.push(TailCall { map, index, target: id });

@@ -34,15 +34,19 @@ const DATA: usize = layout::DATA as usize;
 const DATA_END: usize = layout::DATA_END as usize;
 const DATA_META: usize = layout::DATA_META as usize;
 
-fn put32(context: &mut [u8], at: usize, value: u32) {
+pub(crate) fn put16(context: &mut [u8], at: usize, value: u16) {
+    context[at..at + 2].copy_from_slice(&value.to_le_bytes());
+}
+
+pub(crate) fn put32(context: &mut [u8], at: usize, value: u32) {
     context[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-fn put64(context: &mut [u8], at: usize, value: u64) {
+pub(crate) fn put64(context: &mut [u8], at: usize, value: u64) {
     context[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
-fn get32(context: &[u8], at: usize) -> u32 {
+pub(crate) fn get32(context: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(context[at..at + 4].try_into().expect("four bytes"))
 }
 

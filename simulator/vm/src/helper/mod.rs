@@ -7,7 +7,9 @@ mod format;
 mod maps;
 mod misc;
 mod packet_load;
+mod ring;
 mod skb;
+mod socket;
 mod tunnel;
 
 pub(crate) use packet_load::load as load_packet;
@@ -77,9 +79,18 @@ helpers! {
     39 skb::pull_data;
     41 skb::set_hash_invalid;
     43 skb::change_head;
+    87 maps::push;
+    88 maps::pop;
+    89 maps::peek;
     125 misc::ktime_get_boot_ns;
+    130 ring::output;
+    131 ring::reserve;
+    132 ring::submit;
+    133 ring::discard;
+    134 ring::query;
     152 misc::redirect_neigh;
     155 misc::redirect_peer;
+    195 maps::lookup_percpu;
 }
 
 const OWN: &[(i32, Function)] = &[
@@ -192,9 +203,15 @@ impl Call {
         self.arg(n) as u32
     }
 
-    /// Where an argument points, if `size` bytes stand there that the helper may write, and all of which it writes.
-    /// Nothing needs to stand at a pointer to nothing.
+    /// Where an argument points, if `size` bytes stand there that the helper may read. Nothing needs to stand at a
+    /// pointer to nothing.
     fn place(self, scope: &mut Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
+        self.check(scope, n, size, Doing::Load)?;
+        self.offset(scope, n, size)
+    }
+
+    /// Where an argument points, if `size` bytes stand there that the helper may write; all of them count as written.
+    fn room(self, scope: &mut Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
         self.check(scope, n, size, Doing::Store)?;
         self.offset(scope, n, size)
     }
@@ -216,8 +233,13 @@ impl Call {
 
     /// A copy of the bytes that an argument points to.
     fn bytes(self, scope: &mut Scope<'_>, n: u8, size: usize) -> Result<Vec<u8>, FaultKind> {
-        self.check(scope, n, size, Doing::Load)?;
-        Ok(scope.kernel.arena.slice(self.offset(scope, n, size)?, size).to_vec())
+        let at = self.place(scope, n, size)?;
+        Ok(scope.kernel.arena.slice(at, size).to_vec())
+    }
+
+    /// Refuses what is not the context.
+    fn check_any_context(self, scope: &Scope<'_>) -> Result<(), FaultKind> {
+        if self.arg(1) == scope.kernel.arena.address(scope.slots().context) { Ok(()) } else { Err(FaultKind::Context { helper: self.number }) }
     }
 
     /// Refuses what is not the context of a packet.

@@ -12,8 +12,6 @@ pub(crate) enum Label {
     Original(usize),
     /// A place that a rewrite made.
     Local(usize),
-    /// Where a function ends when the run has to end.
-    Stop,
 }
 
 enum Item {

@@ -6,8 +6,10 @@ use super::{
     FRAME, FUEL, Illegal, LOOPS, Legal, MAY_GOTO_MAX, R0, SPILL, Sound, TEMPORARY, Value, context, liveness,
     rewrite, spill,
 };
+use crate::insn::{
+    ADD, ATOMIC, DW, FP, Insn, JEQ, JMP, JSGE, LDX, LOAD_ACQ, MEM, MOV, ST, STX,
+};
 use crate::helper;
-use crate::insn::{ADD, ATOMIC, DW, FP, Insn, JEQ, JMP, JSLT, LDX, LOAD_ACQ, MEM, MOV, ST, STX};
 
 pub(super) fn translate(program: &Sound) -> Result<Legal, Illegal> {
     let (code, fixups, origin) = row(program)?;
@@ -41,9 +43,6 @@ fn row(program: &Sound) -> Result<Row, Illegal> {
                 }
             }
         }
-        out.bind(Label::Stop);
-        out.push(Insn::alu64_imm(MOV, 0, 0));
-        out.push(Insn::exit());
     }
     out.resolve().map_err(|at| Illegal::at(at, "jumps further than rbpf can when made legal"))
 }
@@ -83,7 +82,10 @@ fn count(out: &mut Emit, instructions: usize, r0_live: bool) {
     out.push(Insn::load(DW, 0, FP, spill(FUEL)));
     out.push(Insn::alu64_imm(ADD, 0, -(instructions as i32)));
     out.push(Insn::store(DW, FP, spill(FUEL), 0));
-    out.jump(Insn::new(JMP | JSLT, 0, 0, 0, 0), Label::Stop);
+    // The end stands here and not behind the function, which may be further away than a jump reaches.
+    out.push(Insn::new(JMP | JSGE, 0, 0, 2, 0));
+    out.push(Insn::alu64_imm(MOV, 0, 0));
+    out.push(Insn::exit());
     if r0_live {
         out.push(Insn::load(DW, 0, FP, spill(R0)));
     }

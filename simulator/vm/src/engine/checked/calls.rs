@@ -84,10 +84,8 @@ fn given_back(scope: &Scope<'_>, number: i32, arguments: [u64; 5], r0: u64, regi
     }
     if LOOKUPS.contains(&number) || STORAGE.contains(&number) {
         let map = helper::map_of(arguments[0]).filter(|_| helper::map_of(r0).is_none());
-        let size = map.and_then(|id| scope.kernel.maps.get(&id)).map(|m| m.value_size());
-        return map
-            .zip(size)
-            .map_or(NUMBER, |(id, size)| regions.make(r0, size as u64, Region::MapValue(id)));
+        let size = map.and_then(|id| scope.kernel.maps.get(id)).map(|m| m.value_size());
+        return map.zip(size).map_or(NUMBER, |(id, size)| regions.make(r0, size as u64, Region::MapValue(id)));
     }
     if number == RINGBUF_RESERVE {
         return regions.make(r0, arguments[1], Region::Given);
@@ -106,7 +104,7 @@ pub(super) fn argument(argument: Argument, given: [Tag; 5], scope: &Scope<'_>, r
         Argument::Memory(_) => super::regions::MEMORY,
         Argument::Given(n) => given[usize::from(n) - 1],
         Argument::MapValue { map, address } => {
-            let size = scope.kernel.maps.get(&map).map_or(0, |m| m.value_size());
+            let size = scope.kernel.maps.get(map).map_or(0, |m| m.value_size());
             regions.make(address, size as u64, Region::MapValue(map))
         }
         Argument::MapKey { address, size } => regions.make(address, size as u64, Region::MapKey),
