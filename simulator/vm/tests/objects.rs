@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use skep_vm::{
-    EngineKind, Environment, Errno, Kernel, KernelConfig, LoadSpec, Loaded, MapId, Object, ProgramKind, TestInput,
-    TestOutput, UpdateMode,
+    EngineKind, Environment, Errno, Kernel, KernelConfig, LoadSpec, Loaded, MapId, Object, ProgramKind,
+    TestInput, TestOutput, UpdateMode,
 };
 
 struct World;
@@ -31,7 +31,8 @@ fn kernel() -> Kernel {
 
 /// A TCP SYN from an address and port 1000.
 fn syn(from: [u8; 4], port: u16) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0];
+    let mut frame =
+        vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0];
     frame.extend(from);
     frame.extend([10, 0, 0, 2, 0x03, 0xe8]);
     frame.extend(port.to_be_bytes());
@@ -62,7 +63,9 @@ fn sections_of_iproute2_fill_a_program_array() {
     let hits: BTreeMap<u32, u64> = kernel
         .entries(loaded.maps["hits"])
         .into_iter()
-        .map(|(key, value)| (u32::from_le_bytes(key.try_into().unwrap()), u64::from_le_bytes(value.try_into().unwrap())))
+        .map(|(key, value)| {
+            (u32::from_le_bytes(key.try_into().unwrap()), u64::from_le_bytes(value.try_into().unwrap()))
+        })
         .collect();
     assert_eq!(hits, BTreeMap::from([(0, 1), (3, 1), (100, 4)]));
 }
@@ -131,7 +134,8 @@ fn a_policy_finds_its_rules_through_a_map_in_a_map_and_callbacks() {
         })
         .collect();
     assert_eq!(packets, [2, 2, 1, 0]);
-    let global = |name| kernel.global(&loaded, &object, name).map(|v| u64::from_le_bytes(v.try_into().unwrap()));
+    let global =
+        |name| kernel.global(&loaded, &object, name).map(|v| u64::from_le_bytes(v.try_into().unwrap()));
     assert_eq!(global("packets_seen"), Some(3), "how many rules have fitted");
     assert_eq!(global("last_total"), Some(4), "what the callback over all counters has added up");
     assert_eq!(global("nonsense"), None);
@@ -141,7 +145,8 @@ fn a_policy_finds_its_rules_through_a_map_in_a_map_and_callbacks() {
 fn instructions_know_their_function_and_their_source_line() {
     let object = object!("policy");
     let count = object.instruction_count("policy").unwrap();
-    let functions: std::collections::BTreeSet<_> = (0..count).filter_map(|at| object.function_of("policy", at)).collect();
+    let functions: std::collections::BTreeSet<_> =
+        (0..count).filter_map(|at| object.function_of("policy", at)).collect();
     assert_eq!(functions.into_iter().collect::<Vec<_>>(), ["add_up", "count", "policy", "try_rule"]);
     let line = object.source_line("policy", 0).unwrap();
     assert!(line.file.ends_with("policy.c") && line.text.contains("skb->data"), "{line:?}");
@@ -154,11 +159,16 @@ fn a_listing_shows_names_and_what_is_executed_instead() {
     let listing = object!("policy").listing("policy").unwrap();
     assert_eq!(listing.illegal, None);
     let text: Vec<&str> = listing.lines.iter().map(|l| l.original.as_str()).collect();
-    for expected in ["= map[groups]", "call bpf_loop#181", "= function try_rule", "call count", "= default_group"] {
+    for expected in
+        ["= map[groups]", "call bpf_loop#181", "= function try_rule", "call count", "= default_group"]
+    {
         assert!(text.iter().any(|t| t.contains(expected)), "{expected}");
     }
     assert!(listing.lines.iter().all(|l| !l.bytes.is_empty()));
-    assert!(listing.lines.iter().filter(|l| l.legal.is_empty()).count() < 5, "nearly all is executed as something");
+    assert!(
+        listing.lines.iter().filter(|l| l.legal.is_empty()).count() < 5,
+        "nearly all is executed as something"
+    );
     assert!(object!("policy").listing("nobody").is_none());
 }
 
