@@ -219,6 +219,10 @@ impl Kernel {
         if map_kind::holds_maps(kind) {
             self.check_inner(map, MapId(number()?))?;
         }
+        if matches!(kind, map_kind::SOCKMAP | map_kind::SOCKHASH) {
+            let number = value.iter().take(8).rev().fold(0, |n, b| n << 8 | u64::from(*b));
+            self.socket(SocketId(number)).ok_or(Errno::EBADF)?;
+        }
         let cpu = cpu.min(self.cpus - 1);
         self.maps.get_mut(map).ok_or(Errno::ENOENT)?.write(key, value, flags, cpu, &mut self.arena)
     }
