@@ -208,6 +208,10 @@ impl Kernel {
         cpu: u32,
     ) -> Result<(), Errno> {
         let kind = self.map_def(map).ok_or(Errno::ENOENT)?.kind;
+        if flags & 4 != 0 && self.map_def(map).is_some_and(|d| d.lock.is_none()) {
+            // `BPF_F_LOCK` without a lock.
+            return Err(Errno::EINVAL);
+        }
         let number = || value.try_into().map(u32::from_le_bytes).map_err(|_| Errno::EINVAL);
         if kind == map_kind::PROG_ARRAY {
             let index = key.try_into().map(u32::from_le_bytes).map_err(|_| Errno::EINVAL)?;
@@ -215,6 +219,9 @@ impl Kernel {
                 return Err(Errno::EINVAL);
             }
             return self.prog_array_set(map, index, Some(ProgramId(number()?)));
+        }
+        if kind == map_kind::ARRAY_OF_MAPS && flags != 0 {
+            return Err(Errno::EINVAL);
         }
         if map_kind::holds_maps(kind) {
             self.check_inner(map, MapId(number()?))?;

@@ -6,7 +6,7 @@ use super::sys::{Attr, Command, bpf, bpf_fd};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 /// An error number of the kernel, positive; 0 where the kernel gave none.
-pub type Number = i32;
+type Number = i32;
 
 fn number(e: std::io::Error) -> Number {
     e.raw_os_error().unwrap_or(0)
