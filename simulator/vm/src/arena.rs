@@ -5,6 +5,7 @@
 //! vm itself relies on is kept in the arena.
 #![expect(unsafe_code, reason = "programs use real addresses; this is where they are made and checked")]
 
+use std::cell::RefCell;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,6 +24,8 @@ pub(crate) struct Arena {
     size: usize,
     next: usize,
     free: BTreeMap<usize, Vec<usize>>,
+    /// What was given back since somebody looked, if anybody does.
+    freed: Option<RefCell<Vec<(usize, usize)>>>,
 }
 
 impl Arena {
@@ -33,7 +36,7 @@ impl Arena {
         // SAFETY: the layout has a size. Zeroed memory of this size comes from fresh pages, which cost nothing until
         // they are touched; with a greater alignment Rust would write the zeros itself.
         let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        Self { base, size, next: GUARD, free: BTreeMap::new() }
+        Self { base, size, next: GUARD, free: BTreeMap::new(), freed: None }
     }
 
     fn layout(size: usize) -> Layout {
@@ -60,8 +63,29 @@ impl Arena {
 
     /// Gives a block back.
     pub(crate) fn free(&mut self, at: usize, len: usize) {
+        self.forget(at, len);
         if let Some(len) = Self::rounded(len) {
             self.free.entry(len).or_default().push(at);
+        }
+    }
+
+    /// What stood there is gone, and the block stays with whoever has it.
+    pub(crate) fn forget(&self, at: usize, len: usize) {
+        if let Some(freed) = &self.freed {
+            freed.borrow_mut().push((at, len));
+        }
+    }
+
+    /// From now on remembers what is given back, for [`Self::drain_freed`].
+    pub(crate) fn watch_freed(&mut self) {
+        self.freed.get_or_insert_default();
+    }
+
+    /// All addresses and lengths that were given back since the last time.
+    pub(crate) fn drain_freed(&mut self, mut each: impl FnMut(u64, u64)) {
+        let base = self.base.as_ptr() as usize;
+        if let Some(freed) = &mut self.freed {
+            freed.get_mut().drain(..).for_each(|(at, len)| each((base + at) as u64, len as u64));
         }
     }
 

@@ -9,12 +9,16 @@ use skep_packet::SkBuff;
 
 use crate::arena::Arena;
 use crate::engine::Program;
+use crate::engine::checked::{Observe, Regions};
+use crate::input::Input;
 use crate::legal::STACK;
 use crate::map::{Eviction, Map, Maps};
 use crate::packet::SLOT;
 use crate::scope::STACKS;
 use crate::sock::{Socket, SocketId, Sockets};
-use crate::{Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, context, map_kind};
+use crate::{
+    EngineKind, Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, context, map_kind,
+};
 
 /// How a simulated kernel is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,11 +29,13 @@ pub struct KernelConfig {
     pub eviction: Eviction,
     /// Bytes of address space for all that programs see; they are committed as they are used.
     pub memory: usize,
+    /// What executes its programs.
+    pub engine: EngineKind,
 }
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        Self { cpus: 1, eviction: Eviction::Exact, memory: 256 << 20 }
+        Self { cpus: 1, eviction: Eviction::Exact, memory: 256 << 20, engine: EngineKind::default() }
     }
 }
 
@@ -75,6 +81,8 @@ pub struct LoadSpec {
     pub globals: BTreeMap<String, Vec<u8>>,
     /// Maps to use in place of the object's own; kind, key and value size must be equal.
     pub maps: BTreeMap<String, MapId>,
+    /// Whether a kernel has verified the programs: then [`EngineKind::Auto`] takes an engine that checks nothing.
+    pub verified: bool,
 }
 
 /// A loaded object.
@@ -99,6 +107,10 @@ pub struct Kernel {
     pub(crate) programs: BTreeMap<ProgramId, Rc<Program>>,
     pub(crate) next_program: u32,
     pub(crate) record: bool,
+    pub(crate) engine: EngineKind,
+    /// What `checked` knows of memory; with the engine while it executes.
+    pub(crate) regions: Option<Box<Regions>>,
+    pub(crate) observe: Observe,
     pub(crate) slots: Slots,
     pub(crate) sockets: Sockets,
     /// For copies of keys and values.
@@ -111,15 +123,20 @@ pub(crate) struct Slots {
     pub(crate) context: usize,
     pub(crate) stacks: usize,
     pub(crate) packet: usize,
+    /// Where legal code leaves its frame pointer before it calls a helper that calls back.
+    pub(crate) frame: usize,
 }
 
 impl Kernel {
     /// A kernel without maps and programs.
     pub fn new(config: &KernelConfig) -> Self {
         let mut arena = Arena::new(config.memory);
+        if matches!(config.engine, EngineKind::Auto | EngineKind::Checked) {
+            arena.watch_freed();
+        }
         let mut reserve = |len| arena.alloc(len).expect("an empty arena has room for a run");
         let slots =
-            Slots { context: reserve(context::SIZE), stacks: reserve(STACKS * STACK), packet: reserve(SLOT) };
+            Slots { context: reserve(context::SIZE), stacks: reserve(STACKS * STACK), packet: reserve(SLOT), frame: reserve(8) };
         Self {
             arena,
             slots,
@@ -131,12 +148,36 @@ impl Kernel {
             record: false,
             sockets: Sockets::default(),
             scratch: Vec::new(),
+            engine: config.engine,
+            regions: Some(Box::default()),
+            observe: Observe::default(),
         }
     }
 
     /// Whether runs list their map accesses ([`Run::accesses`]). Off at the start: it costs copies.
     pub fn record_accesses(&mut self, on: bool) {
         self.record = on;
+    }
+
+    /// Whether runs list every instruction ([`Run::trace`]). Only the engine `checked` can do so.
+    pub fn trace_instructions(&mut self, on: bool) {
+        self.observe.trace = on;
+    }
+
+    /// Whether the engine `checked` remembers which instructions were executed ([`Self::covered`]).
+    pub fn record_coverage(&mut self, on: bool) {
+        self.observe.coverage = on;
+    }
+
+    /// Which instructions of a program have been executed since it was loaded, while [`Self::record_coverage`] was on.
+    /// Counted as in [`Error::Instruction`]. `None` if there is no such program or its engine does not know.
+    pub fn covered(&self, program: ProgramId) -> Option<Vec<usize>> {
+        self.programs.get(&program)?.covered()
+    }
+
+    /// What executes a program; never [`EngineKind::Auto`].
+    pub fn engine(&self, program: ProgramId) -> Option<EngineKind> {
+        self.programs.get(&program).map(|p| p.engine())
     }
 
     /// How many CPUs there are.
@@ -361,7 +402,17 @@ impl Kernel {
         skb: &mut SkBuff,
         env: &mut dyn Environment,
     ) -> Result<Run, Fault> {
-        crate::run::run(self, program, skb, env)
+        crate::run::run(self, program, Input::Skb(skb), env)
+    }
+
+    /// The same of any kind of program. [`FaultKind::NoProgram`] if the input is not what the program expects.
+    pub fn run_on(
+        &mut self,
+        program: ProgramId,
+        input: Input<'_>,
+        env: &mut dyn Environment,
+    ) -> Result<Run, Fault> {
+        crate::run::run(self, program, input, env)
     }
 
     /// Runs a program of the kind [`crate::ProgramKind::Memory`]: r1 points to `memory`, or is 0 if that is empty, and r2

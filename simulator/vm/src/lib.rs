@@ -25,6 +25,7 @@ mod elf;
 mod engine;
 mod error;
 mod helper;
+mod input;
 mod insn;
 mod kernel;
 mod kind;
@@ -40,10 +41,15 @@ mod sock;
 #[cfg(test)]
 mod tests;
 
-pub use error::{Errno, Error, Fault, FaultKind};
+pub use engine::EngineKind;
+pub use error::{BadAccess, Doing, Errno, Error, Fault, FaultKind, Region, Why};
 pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
 pub use map::{Eviction, kind as map_kind};
 pub use kind::ProgramKind;
 pub use object::{Global, MapDef, Object};
+pub use input::{Input, SkMsg, SockAddr, SockOps, Sockopt, XdpBuff};
+pub use run::{
+    Access, Environment, FibAnswer, FibQuestion, FibRefusal, Op, Redirect, RedirectKind, Run, SocketQuestion, Stats,
+    Step, TailCall, Timer,
+};
 pub use sock::{Socket, SocketId};
-pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, TailCall};

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::engine::Program;
-use crate::helper::map_handle;
+use crate::engine::{Program, Site};
+use crate::helper::{callback_handle, map_handle};
 use crate::legal::Value;
 use crate::{Error, Kernel, LoadSpec, Loaded, MapDef, MapId, Object, ProgramId};
 
 pub(crate) fn load(kernel: &mut Kernel, object: &Object, spec: &LoadSpec) -> Result<Loaded, Error> {
     check_spec(object, spec)?;
-    let legal = object.legal()?;
+    let sound = object.sound()?;
     let mut loaded =
         Loaded { programs: BTreeMap::new(), maps: BTreeMap::new(), created: Vec::new(), globals: Vec::new() };
-    let result = fill(kernel, object, spec, legal, &mut loaded);
+    let result = fill(kernel, object, spec, sound, &mut loaded);
     if result.is_err() {
         kernel.unload(&loaded);
     }
@@ -24,18 +24,30 @@ fn fill(
     kernel: &mut Kernel,
     object: &Object,
     spec: &LoadSpec,
-    legal: &[std::sync::Arc<crate::legal::Legal>],
+    sound: &[std::sync::Arc<crate::legal::Sound>],
     loaded: &mut Loaded,
 ) -> Result<(), Error> {
     let maps = maps(kernel, object, spec, loaded)?;
     sections(kernel, object, spec, loaded)?;
-    for program in legal {
+    for program in sound {
         let value = |value| match value {
             Value::Constant(constant) => constant,
             Value::Map(index) => map_handle(maps[index]),
             Value::Data { section, offset } => kernel.arena.address(loaded.globals[section].0 + offset),
+            Value::Callback(function) => callback_handle(function),
+            Value::FrameCell => kernel.arena.address(kernel.slots.frame),
         };
-        let made = Program::new(program, &value, kernel.arena.addresses())?;
+        let section = |section: usize| {
+            let (at, len) = loaded.globals[section];
+            kernel.arena.address(at)..kernel.arena.address(at + len)
+        };
+        let site = Site {
+            value: &value,
+            section: &section,
+            memory: kernel.arena.addresses(),
+            verified: spec.verified,
+        };
+        let made = Program::new(program, kernel.engine, &site)?;
         let id = ProgramId(kernel.next_program);
         kernel.next_program += 1;
         loaded.programs.insert(program.name.clone(), id);

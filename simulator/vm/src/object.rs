@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use aya_obj::{EbpfSectionKind, ProgramSection};
 
 use crate::insn::{Insn, PSEUDO_MAP_FD};
-use crate::legal::{self, Legal};
+use crate::legal::{self, Sound};
 use crate::{Error, ProgramKind, elf};
 
 /// A map as an object describes it (`union bpf_attr` of `BPF_MAP_CREATE`).
@@ -59,7 +59,7 @@ struct Contents {
     maps: Vec<MapDef>,
     sections: Vec<Vec<u8>>,
     globals: Vec<Global>,
-    legal: OnceLock<Result<Vec<Arc<Legal>>, Error>>,
+    sound: OnceLock<Result<Vec<Arc<Sound>>, Error>>,
 }
 
 /// A BPF object. Cloning it is cheap, and clones share what is made executable.
@@ -86,7 +86,7 @@ impl Object {
         let (programs, maps, sections) = linked?;
         let globals = elf::globals(&elf, &sections);
         let sections = sections.into_iter().map(|(_, data)| data).collect();
-        Ok(Self(Arc::new(Contents { programs, maps, sections, globals, legal: OnceLock::new() })))
+        Ok(Self(Arc::new(Contents { programs, maps, sections, globals, sound: OnceLock::new() })))
     }
 
     /// An object of one program, written as instructions: for using the vm without a compiler. A 16-byte load with
@@ -105,7 +105,7 @@ impl Object {
             maps: maps.to_vec(),
             sections: Vec::new(),
             globals: Vec::new(),
-            legal: OnceLock::new(),
+            sound: OnceLock::new(),
         })))
     }
 
@@ -133,13 +133,13 @@ impl Object {
         &self.0.sections
     }
 
-    /// All programs made executable, in the order of their names; worked out at the first use.
-    pub(crate) fn legal(&self) -> Result<&[Arc<Legal>], Error> {
-        let legalise = || {
-            let one = |(name, p): (&String, _)| legal::legalise(name, p, self.0.maps.len(), &self.0.sections);
+    /// All programs, ready for engines, in the order of their names; worked out at the first use.
+    pub(crate) fn sound(&self) -> Result<&[Arc<Sound>], Error> {
+        let all = || {
+            let one = |(name, p): (&String, _)| legal::sound(name, p, self.0.maps.len(), &self.0.sections);
             self.0.programs.iter().map(|p| one(p).map(Arc::new)).collect()
         };
-        self.0.legal.get_or_init(legalise).as_deref().map_err(Clone::clone)
+        self.0.sound.get_or_init(all).as_deref().map_err(Clone::clone)
     }
 }
 

@@ -6,13 +6,16 @@ mod checksum;
 mod format;
 mod maps;
 mod misc;
+mod packet_load;
 mod ring;
 mod skb;
 mod socket;
 mod tunnel;
 
+pub(crate) use packet_load::load as load_packet;
+
 use crate::scope::{self, Scope};
-use crate::{Errno, FaultKind, MapId};
+use crate::{Doing, Errno, FaultKind, MapId};
 
 /// How rbpf calls a helper.
 pub(crate) type Function = fn(u64, u64, u64, u64, u64) -> u64;
@@ -25,16 +28,10 @@ pub(crate) const TAIL_CALL: i32 = 12;
 
 /// Numbers that no program can call: legal code's own.
 const INTERNAL: i32 = 0x4000_0000;
-/// With 1 to [`COUNT_MAX`] added: counts so many instructions; 0 ends the run.
-pub(crate) const COUNT: i32 = INTERNAL;
-/// How many instructions one call counts at the most.
-pub(crate) const COUNT_MAX: usize = 32;
-/// The start of the stack.
-pub(crate) const ENTER_STACK: i32 = INTERNAL + 0x1000;
-/// The program's first argument.
-pub(crate) const ENTER_ARGUMENT: i32 = INTERNAL + 0x1001;
-/// The length of memory that the first argument points to.
-pub(crate) const ENTER_LENGTH: i32 = INTERNAL + 0x1002;
+/// The frame pointer of what is to be executed; all else that it needs stands below its frame.
+pub(crate) const ENTER: i32 = INTERNAL;
+/// With 1, 2 or 4 added: `LD_ABS` of so many bytes.
+pub(crate) const PACKET_LOAD: i32 = INTERNAL + 0x1020;
 /// r0 of the program that was tail called.
 pub(crate) const TAIL_RESULT: i32 = INTERNAL + 0x1003;
 /// Signed division, 64 bits.
@@ -96,20 +93,13 @@ helpers! {
     195 maps::lookup_percpu;
 }
 
-macro_rules! counters {
-    ($( $n:literal )*) => {
-        const COUNTERS: [Function; COUNT_MAX] = [ $( |_, _, _, _, _| scope::with(|s| u64::from(s.count($n))) ),* ];
-    };
-}
-
-counters! { 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 }
-
 const OWN: &[(i32, Function)] = &[
     (TAIL_CALL, |_, map, index, _, _| scope::tail_call(map, index as u32)),
     (TAIL_RESULT, |_, _, _, _, _| scope::with(|s| s.tail_result)),
-    (ENTER_STACK, |_, _, _, _, _| scope::with(|s| s.stack_top())),
-    (ENTER_ARGUMENT, |_, _, _, _, _| scope::with(|s| s.argument())),
-    (ENTER_LENGTH, |_, _, _, _, _| scope::with(|s| s.memory.1)),
+    (ENTER, |_, _, _, _, _| scope::with(|s| s.frame_pointer())),
+    (PACKET_LOAD + 1, |_, offset, _, _, _| packet_load::load(offset as i32, 1)),
+    (PACKET_LOAD + 2, |_, offset, _, _, _| packet_load::load(offset as i32, 2)),
+    (PACKET_LOAD + 4, |_, offset, _, _, _| packet_load::load(offset as i32, 4)),
     (SDIV64, |a, b, _, _, _| {
         (a as i64).checked_div(b as i64).map_or(if b == 0 { 0 } else { a }, |v| v as u64)
     }),
@@ -127,9 +117,17 @@ fn sdiv32(a: i32, b: i32) -> i32 {
 
 /// Everything that an engine has to know.
 pub(crate) fn all() -> impl Iterator<Item = (i32, Function)> {
-    let counters = (COUNT + 1..).zip(COUNTERS);
-    KERNEL.iter().chain(OWN).copied().chain(counters)
+    KERNEL.iter().chain(OWN).copied()
 }
+
+/// What a number stands for.
+pub(crate) fn function(number: i32) -> Option<Function> {
+    all().find(|(n, _)| *n == number).map(|(_, function)| function)
+}
+
+/// Helpers that call a function of the program: for_each_map_elem, timer_set_callback, find_vma, loop,
+/// user_ringbuf_drain.
+pub(crate) const CALLS_BACK: &[i32] = &[164, 170, 180, 181, 209];
 
 /// Whether a program may call this number.
 pub(crate) fn exists(number: i32) -> bool {
@@ -142,6 +140,18 @@ pub(crate) fn map_handle(map: MapId) -> u64 {
 }
 
 const HANDLE: u64 = 0x6d61_7021 << 32;
+
+/// What a program has in its hands for one of its functions.
+pub(crate) fn callback_handle(function: usize) -> u64 {
+    CALLBACK | function as u64
+}
+
+const CALLBACK: u64 = 0x6362_6b21 << 32;
+
+/// The function that a handle stands for, by its first instruction.
+pub(crate) fn callback_of(handle: u64) -> Option<usize> {
+    (handle >> 32 == CALLBACK >> 32).then_some(handle as u32 as usize)
+}
 
 /// The map that a handle stands for, if it is one.
 pub(crate) fn map_of(handle: u64) -> Option<MapId> {
@@ -178,8 +188,27 @@ impl Call {
         self.arg(n) as u32
     }
 
-    /// Where an argument points, if `size` bytes stand there. Nothing needs to stand at a pointer to nothing.
-    fn place(self, scope: &Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
+    /// Where an argument points, if `size` bytes stand there that the helper may write, and all of which it writes.
+    /// Nothing needs to stand at a pointer to nothing.
+    fn place(self, scope: &mut Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
+        self.check(scope, n, size, Doing::Store)?;
+        self.offset(scope, n, size)
+    }
+
+    /// What the engine `checked` knows about the bytes that an argument points to.
+    fn check(self, scope: &mut Scope<'_>, n: u8, size: usize, doing: Doing) -> Result<(), FaultKind> {
+        let Some(regions) = scope.kernel.regions.as_mut().filter(|_| size > 0) else { return Ok(()) };
+        let checked = regions.check_argument(n, self.arg(n), size, doing);
+        checked.map_err(|access| FaultKind::Given { helper: self.number, argument: n, access })
+    }
+
+    /// Where an argument points, if `size` bytes stand there that the helper may read.
+    fn source(self, scope: &mut Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
+        self.check(scope, n, size, Doing::Load)?;
+        self.offset(scope, n, size)
+    }
+
+    fn offset(self, scope: &Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
         if size == 0 {
             return Ok(0);
         }
@@ -188,13 +217,14 @@ impl Call {
     }
 
     /// A copy of the bytes that an argument points to.
-    fn bytes(self, scope: &Scope<'_>, n: u8, size: usize) -> Result<Vec<u8>, FaultKind> {
-        Ok(scope.kernel.arena.slice(self.place(scope, n, size)?, size).to_vec())
+    fn bytes(self, scope: &mut Scope<'_>, n: u8, size: usize) -> Result<Vec<u8>, FaultKind> {
+        self.check(scope, n, size, Doing::Load)?;
+        Ok(scope.kernel.arena.slice(self.offset(scope, n, size)?, size).to_vec())
     }
 
     /// Refuses what is not the context.
     fn check_any_context(self, scope: &Scope<'_>) -> Result<(), FaultKind> {
-        if self.arg(1) == scope.argument() { Ok(()) } else { Err(FaultKind::Context { helper: self.number }) }
+        if self.arg(1) == scope.argument(0) { Ok(()) } else { Err(FaultKind::Context { helper: self.number }) }
     }
 
     /// Refuses what is not the context of a packet.

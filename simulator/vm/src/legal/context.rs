@@ -12,7 +12,7 @@ use super::Illegal;
 use super::cfg::{self, Function};
 use super::emit::Emit;
 use crate::context::{Layout, Shape};
-use crate::insn::{ADD, ALU64, DW, FP, H, Insn, JGE, JMP, LDX, MEM, MOV, ST, STX, W};
+use crate::insn::{ADD, ALU64, DW, FP, H, Insn, JGE, JMP, LDX, LOAD_ACQ, MEM, MOV, ST, STX, W};
 
 /// A conversion of one access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,9 +137,13 @@ impl State {
             ST => self.store(i.dst, i.off, i.width(), Held::Other),
             STX if i.mode() == MEM => self.store(i.dst, i.off, i.width(), self.register(i.src)),
             STX => {
-                self.store(i.dst, i.off, i.width(), Held::Other);
-                self.set(i.src, Held::Other);
-                self.set(0, Held::Other);
+                if i.imm == LOAD_ACQ {
+                    self.set(i.dst, Held::Other);
+                } else {
+                    self.store(i.dst, i.off, i.width(), Held::Other);
+                    self.set(i.src, Held::Other);
+                    self.set(0, Held::Other);
+                }
             }
             JMP if i.is_call() => (0..=5).for_each(|r| self.set(r, Held::Other)),
             ALU64 if i.op() == MOV && i.is_reg() && i.off == 0 => self.set(i.dst, self.register(i.src)),
