@@ -2,7 +2,8 @@
 # Installs what rebuilding the eBPF objects needs, on a bare Debian 12 with cargo: the distribution's newer rustc with
 # its core for BPF, and bpf-linker built against the LLVM of that rustc. Nothing else in this project needs it.
 #
-# Asks for root only for apt; about 80 s the first time, nothing the second time.
+# Asks for root only for apt; about 80 s the first time, nothing the second time. Exit status 3: there is no way to
+# install packages here (no root, no sudo without a password, no package server).
 set -euo pipefail
 
 # The version is part of the objects' fingerprint.
@@ -51,7 +52,11 @@ linker_is_there() {
 
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 updated=
-update_once() { [ -n "$updated" ] || as_root apt-get update; updated=yes; }
+update_once() {
+  [ -z "$updated" ] || return 0
+  as_root apt-get -o APT::Update::Error-Mode=any update || { say "no packages can be had here" >&2; exit 3; }
+  updated=yes
+}
 
 if ! rustc_is_there; then
   say "installing rustc with its core for BPF"

@@ -62,6 +62,9 @@ pub struct Decision {
     pub l4_prefix: u8,
 }
 
+/// What a conntrack entry must be.
+type IsSo = fn(&CtEntry) -> bool;
+
 /// What must come out.
 #[derive(Clone, Debug)]
 pub struct Expected {
@@ -75,7 +78,7 @@ pub struct Expected {
     connections: BTreeSet<[u8; CtTuple4::SIZE]>,
     counted: Vec<(u16, [u8; PolicyKey::SIZE])>,
     chain: Vec<&'static str>,
-    entries: Vec<(CtTuple4, fn(&CtEntry) -> bool)>,
+    entries: Vec<(CtTuple4, IsSo)>,
 }
 
 /// A row.
@@ -286,6 +289,11 @@ impl Expected {
         self
     }
 
+    /// The reason for which the packet is dropped, if it is.
+    pub fn reason(&self) -> Option<DropReason> {
+        self.dropped
+    }
+
     /// All that is not as it must be.
     pub fn violations(&self, row: &Row, got: &Outcome) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -404,7 +412,7 @@ pub fn policy_name(id: u16) -> String {
     format!("{}_{id:05}", map::POLICY.name)
 }
 
-fn entry_violation(key: &CtTuple4, is_so: fn(&CtEntry) -> bool, got: &Outcome) -> Option<String> {
+fn entry_violation(key: &CtTuple4, is_so: IsSo, got: &Outcome) -> Option<String> {
     let value = got.maps.get(ct_map(key.nexthdr).name).and_then(|m| m.get(key.to_bytes().as_slice()));
     let Some(mut entry) = value.and_then(|v| CtEntry::from_bytes(v)) else {
         return Some(format!("no conntrack entry {}", hex(&key.to_bytes())));

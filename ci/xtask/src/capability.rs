@@ -7,7 +7,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("linux", "a Linux kernel"),
     ("root", "the user is root"),
     ("bpf", "the kernel has bpf(2) and the user may load programs"),
-    ("apt", "packages can be installed: apt-get, as root or through sudo"),
+    ("apt", "packages can be installed: apt-get update works, as root or through sudo"),
     ("bpf-toolchain", "rustc with a core for bpfel, and bpf-linker (ci/toolchain.sh)"),
     ("rustfmt", "cargo fmt"),
     ("clippy", "cargo clippy"),
@@ -19,9 +19,7 @@ pub(crate) fn is_there(name: &str) -> Option<bool> {
         "linux" => Some(cfg!(target_os = "linux")),
         "root" => Some(is_root()),
         "bpf" => bpf(),
-        "apt" => {
-            Some(succeeds("apt-get", &["--version"]) && (is_root() || succeeds("sudo", &["-n", "true"])))
-        }
+        "apt" => Some(apt()),
         "bpf-toolchain" => Some(crate::ebpf::toolchain_is_there()),
         "rustfmt" => Some(succeeds("cargo", &["fmt", "--version"])),
         "clippy" => Some(succeeds("cargo", &["clippy", "--version"])),
@@ -31,6 +29,16 @@ pub(crate) fn is_there(name: &str) -> Option<bool> {
 
 fn succeeds(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|o| o.status.success())
+}
+
+/// Whether the lists of packages can be fetched: what ci/toolchain.sh begins with.
+fn apt() -> bool {
+    const UPDATE: [&str; 4] = ["apt-get", "-o", "APT::Update::Error-Mode=any", "update"];
+    if is_root() {
+        succeeds(UPDATE[0], &UPDATE[1..])
+    } else {
+        succeeds("sudo", &[&["-n"], &UPDATE[..]].concat())
+    }
 }
 
 /// A line of /proc/self/status.

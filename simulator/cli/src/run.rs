@@ -128,7 +128,8 @@ impl Progress for Printer {
         }
         for (kind, count) in &plan.read_past {
             let mut err = std::io::stderr().lock();
-            let _ = writeln!(err, "note: {count} {kind} read past: without effect on networking");
+            let why = skep_manifest::note(kind).unwrap_or("without effect on networking");
+            let _ = writeln!(err, "note: {count} {kind} read past: {why}");
         }
     }
 
@@ -141,6 +142,7 @@ impl Progress for Printer {
         if let Some(evidence) = evidence {
             text += &trace::render(evidence, self.shown_ns, self.style);
             self.shown_ns = self.shown_ns.max(trace::end_ns(evidence));
+            text += &trace::conntrack(&step.conntrack, self.style);
         }
         self.show(&text);
     }

@@ -13,7 +13,7 @@ use crate::evidence::{Class, Direction, Drop, Evidence, Outcome, Packets, Policy
 use crate::frame::FiveTuple;
 use crate::judge::{FlowVerdict, Mismatch};
 use crate::plan::{Plan, PlannedStep};
-use crate::snapshot::Metric;
+use crate::snapshot::{ConntrackDirection, ConntrackEntry, Metric};
 use crate::world::Network;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -200,6 +200,39 @@ pub struct StepReport {
     /// What was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<FlowReport>,
+    /// The flow's entries in conntrack after the step.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conntrack: Vec<NodeConntrack>,
+}
+
+/// A flow's entries in the conntrack of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct NodeConntrack {
+    /// The node.
+    pub node: String,
+    /// Its entries, sorted.
+    pub entries: Vec<ConntrackEntry>,
+}
+
+impl NodeConntrack {
+    /// Those entries of every node that a flow made, or that let error messages about it pass.
+    pub(crate) fn of_flow(flow: &FiveTuple, all: BTreeMap<String, Vec<ConntrackEntry>>) -> Vec<Self> {
+        let is_of = |e: &ConntrackEntry| {
+            let same = |t: &FiveTuple| {
+                let ends = (e.src, e.dst) == (t.src, t.dst);
+                let ports = match t.protocol {
+                    1 => e.sport == t.sport,
+                    _ => (e.sport, e.dport) == (t.sport, t.dport),
+                };
+                ends && (e.direction == ConntrackDirection::Related || (e.protocol == t.protocol && ports))
+            };
+            same(flow) || same(&flow.reversed())
+        };
+        all.into_iter()
+            .map(|(node, entries)| Self { node, entries: entries.into_iter().filter(|e| is_of(e)).collect() })
+            .filter(|n| !n.entries.is_empty())
+            .collect()
+    }
 }
 
 impl StepReport {
@@ -213,6 +246,7 @@ impl StepReport {
             failures: vec![],
             counters: vec![],
             evidence: None,
+            conntrack: vec![],
         }
     }
 

@@ -7,7 +7,7 @@ use crate::evidence::Evidence;
 use crate::judge::{self, FlowVerdict, Observed, State};
 use crate::opinion::{Opinion, Placement};
 use crate::plan::{Action, Plan, PlannedStep};
-use crate::report::{CounterDelta, Failure, ScenarioReport, Status, StepReport};
+use crate::report::{CounterDelta, Failure, FlowReport, NodeConntrack, ScenarioReport, Status, StepReport};
 use crate::schema::{AssertStep, ConntrackExpect};
 use crate::snapshot::{ConntrackEntry, Metric, Query, Snapshot};
 use crate::world::{Capability, FlowId, Until, World};
@@ -179,7 +179,8 @@ impl Runner<'_> {
         let mut report = StepReport::judged(step, failures);
         report.verdict = Some(verdict);
         report.counters = CounterDelta::list(&counters);
-        report.evidence = Some(crate::report::FlowReport::of(&evidence));
+        report.evidence = Some(FlowReport::of(&evidence));
+        report.conntrack = NodeConntrack::of_flow(&evidence.flow, self.all_conntrack()?);
         Ok((report, Some(evidence)))
     }
 
@@ -234,15 +235,30 @@ impl Runner<'_> {
     ) -> Result<BTreeMap<String, Vec<ConntrackEntry>>, SetupError> {
         let mut all = BTreeMap::new();
         for expect in wanted {
-            if all.contains_key(&expect.node) {
-                continue;
+            if !all.contains_key(&expect.node) {
+                all.insert(expect.node.clone(), self.conntrack_of(&expect.node)?);
             }
-            match self.world.inspect(&Query::Conntrack { node: expect.node.clone() })? {
-                Snapshot::Conntrack(entries) => all.insert(expect.node.clone(), entries),
-                other => return Err(wrong_answer("conntrack", &other)),
-            };
         }
         Ok(all)
+    }
+
+    /// Conntrack of every node, if maps can be read.
+    fn all_conntrack(&mut self) -> Result<BTreeMap<String, Vec<ConntrackEntry>>, SetupError> {
+        let mut all = BTreeMap::new();
+        if self.world.offers().capabilities.contains(&Capability::Inspect) {
+            for node in self.nodes.clone() {
+                let entries = self.conntrack_of(&node)?;
+                all.insert(node, entries);
+            }
+        }
+        Ok(all)
+    }
+
+    fn conntrack_of(&mut self, node: &str) -> Result<Vec<ConntrackEntry>, SetupError> {
+        match self.world.inspect(&Query::Conntrack { node: node.to_owned() })? {
+            Snapshot::Conntrack(entries) => Ok(entries),
+            other => Err(wrong_answer("conntrack", &other)),
+        }
     }
 
     fn state(&mut self, assert: &AssertStep) -> Result<State, SetupError> {

@@ -7,7 +7,7 @@ mod facts;
 use crate::evidence::{Class, Direction, Evidence, Hop, HopKind, Identity, Verdict, Walk};
 use crate::judge::FlowVerdict;
 use crate::reasons;
-use crate::report::{TextStyle, shown};
+use crate::report::{NodeConntrack, TextStyle, shown};
 use crate::schema::ExpectedVerdict;
 use anstyle::{AnsiColor, Style};
 use skep_abi::DropReason;
@@ -352,6 +352,30 @@ fn pieces(text: &str, width: usize) -> Vec<String> {
             }
             None => out.push(word.to_owned()),
         }
+    }
+    out
+}
+
+/// A flow's entries in conntrack as `cilium-dbg bpf ct list` prints them, with the node in front; in a narrow terminal
+/// what an entry counts stands below it.
+pub fn conntrack(nodes: &[NodeConntrack], style: TextStyle) -> String {
+    let widest = nodes.iter().map(|n| n.node.chars().count()).max().unwrap_or_default();
+    let mut out = String::new();
+    for (node, entry) in nodes.iter().flat_map(|n| n.entries.iter().map(move |e| (&n.node, e))) {
+        let line = format!("ct {node:<widest$} {entry}");
+        if line.chars().count() <= style.width.max(NARROWEST) {
+            out += &line;
+        } else {
+            let flags = entry.flags.join(" ");
+            let (tuple, expires, packets) = (entry.tuple(), entry.expires_s, entry.packets);
+            let _ = write!(
+                out,
+                "ct {node:<widest$} {tuple}\n{:INDENT$}expires={expires}s packets={packets} ",
+                ""
+            );
+            let _ = write!(out, "SourceSecurityID={}\n{:INDENT$}flags=[ {flags} ]", entry.src_identity, "");
+        }
+        out.push('\n');
     }
     out
 }
