@@ -25,17 +25,18 @@ use crate::{
 pub struct KernelConfig {
     /// How many CPUs it has: how many values an entry of a per-CPU map holds. At least 1.
     pub cpus: u32,
+    /// What executes its programs.
+    pub engine: EngineKind,
     /// How LRU maps choose what to evict.
     pub eviction: Eviction,
     /// Bytes of address space for all that programs see; they are committed as they are used.
     pub memory: usize,
-    /// What executes its programs.
-    pub engine: EngineKind,
 }
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        Self { cpus: 1, eviction: Eviction::Exact, memory: 256 << 20, engine: EngineKind::default() }
+        let (engine, eviction) = (EngineKind::default(), Eviction::Exact);
+        Self { cpus: 1, engine, eviction, memory: 256 << 20 }
     }
 }
 
@@ -146,11 +147,11 @@ impl Kernel {
             programs: BTreeMap::new(),
             next_program: 1,
             record: false,
-            sockets: Sockets::default(),
-            scratch: Vec::new(),
             engine: config.engine,
             regions: Some(Box::default()),
             observe: Observe::default(),
+            sockets: Sockets::default(),
+            scratch: Vec::new(),
         }
     }
 

@@ -203,7 +203,8 @@ pub(super) fn peek(scope: &mut Scope<'_>, call: Call) -> Outcome {
 /// What a queue or stack gives next; zeros if it is empty.
 fn front(scope: &mut Scope<'_>, call: Call, pop: bool) -> Outcome {
     let (id, _, size) = map_of_kind(call, scope, 1, WITHOUT_KEYS, NO_QUEUE)?;
-    let to = call.place(scope, 2, size)?;
+    let is_read = !pop && scope.kernel.map_def(id).is_some_and(|def| def.kind == map_kind::BLOOM_FILTER);
+    let to = if is_read { call.place(scope, 2, size)? } else { call.room(scope, 2, size)? };
     let kernel = &mut *scope.kernel;
     let map = kernel.maps.get_mut(id).expect("found above");
     if !pop && let Some(there) = map.contains(kernel.arena.slice(to, size)) {

@@ -188,9 +188,15 @@ impl Call {
         self.arg(n) as u32
     }
 
-    /// Where an argument points, if `size` bytes stand there that the helper may write, and all of which it writes.
-    /// Nothing needs to stand at a pointer to nothing.
+    /// Where an argument points, if `size` bytes stand there that the helper may read. Nothing needs to stand at a
+    /// pointer to nothing.
     fn place(self, scope: &mut Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
+        self.check(scope, n, size, Doing::Load)?;
+        self.offset(scope, n, size)
+    }
+
+    /// Where an argument points, if `size` bytes stand there that the helper may write; all of them count as written.
+    fn room(self, scope: &mut Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
         self.check(scope, n, size, Doing::Store)?;
         self.offset(scope, n, size)
     }
@@ -218,13 +224,14 @@ impl Call {
 
     /// A copy of the bytes that an argument points to.
     fn bytes(self, scope: &mut Scope<'_>, n: u8, size: usize) -> Result<Vec<u8>, FaultKind> {
-        self.check(scope, n, size, Doing::Load)?;
-        Ok(scope.kernel.arena.slice(self.offset(scope, n, size)?, size).to_vec())
+        let at = self.place(scope, n, size)?;
+        Ok(scope.kernel.arena.slice(at, size).to_vec())
     }
 
     /// Refuses what is not the context.
     fn check_any_context(self, scope: &Scope<'_>) -> Result<(), FaultKind> {
-        if self.arg(1) == scope.argument(0) { Ok(()) } else { Err(FaultKind::Context { helper: self.number }) }
+        let known = [scope.kernel.arena.address(scope.slots().context), scope.memory.0];
+        if known.contains(&self.arg(1)) { Ok(()) } else { Err(FaultKind::Context { helper: self.number }) }
     }
 
     /// Refuses what is not the context of a packet.

@@ -85,7 +85,7 @@ fn block(bytes: &[u8], offset: usize) -> Sum {
 
 pub(super) fn load_bytes(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (offset, len) = (call.arg32(2) as usize, call.arg32(4) as usize);
-    let to = call.place(scope, 3, len)?;
+    let to = call.room(scope, 3, len)?;
     let from = if offset > i32::MAX as usize { None } else { packet(scope, call)?.at(offset, len) };
     let bytes = from.map(|at| scope.kernel.arena.slice(at, len).to_vec());
     match bytes {

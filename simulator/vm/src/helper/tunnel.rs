@@ -72,7 +72,7 @@ pub(super) fn set_key(scope: &mut Scope<'_>, call: Call) -> Outcome {
 
 pub(super) fn get_key(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (size, flags) = (call.arg32(3) as usize, call.arg(4));
-    let to = call.place(scope, 2, size)?;
+    let to = call.room(scope, 2, size)?;
     let read = read_key(packet(scope, call)?.skb.tunnel, size, flags);
     let place = scope.kernel.arena.slice_mut(to, size);
     match read {

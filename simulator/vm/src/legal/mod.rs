@@ -32,13 +32,13 @@ use crate::{Error, ProgramKind};
 /// Every function has a frame of this size, the kernel's limit, so that no analysis can get it wrong.
 pub(crate) const FRAME: i16 = 512;
 /// Below the frame, for what a rewrite must put somewhere.
-pub(crate) const SPILL: i16 = 64;
+pub(crate) const SPILL: i16 = 96;
 /// The deepest chain of functions (`MAX_CALL_FRAMES`).
 pub(crate) const FRAMES_MAX: usize = 8;
 /// Bytes of stack that a program needs at the most.
 pub(crate) const STACK: usize = FRAMES_MAX * (FRAME + SPILL) as usize;
 
-/// Slots of the spill area. The first keeps r0 over the instruction counter; 1 to 4 are the rewrites'.
+/// Slots of the spill area. The first keeps r0 over the instruction counter; 1 to 4 and 8 to 10 are the rewrites'.
 pub(crate) const R0: i16 = 0;
 /// How many instructions are left.
 pub(crate) const FUEL: i16 = 5;
