@@ -22,12 +22,33 @@ pub const NET_DEVICE: &str = "skep_net";
 pub const VXLAN_DEVICE: &str = "skep_vxlan";
 /// The pod's end of its veth pair.
 pub const POD_DEVICE: &str = "eth0";
-/// The UDP port of VXLAN that Linux and Cilium use.
-pub const VXLAN_PORT: u16 = 8472;
-/// The MTU of devices.
-pub const DEVICE_MTU: u32 = 1500;
-/// The MTU of routes that may lead into the tunnel: 50 bytes less, for the outer headers.
-pub const ROUTE_MTU: u32 = 1450;
+/// Bytes that VXLAN over IPv4 puts around a packet: Ethernet, IPv4, UDP and VXLAN headers.
+pub const TUNNEL_OVERHEAD: u32 = 50;
+
+/// The switches of a node's datapath, the same on all nodes of a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Switches {
+    /// The tunnel's UDP port, in host byte order; 8472, as Linux and Cilium have it.
+    pub tunnel_port: u16,
+    /// The MTU of devices; 1500. Routes that may lead into the tunnel have [`TUNNEL_OVERHEAD`] less.
+    pub mtu: u32,
+    /// Whether every local pod has a route of its own, and to_container at its device decides what it may receive
+    /// (Cilium's `enable-endpoint-routes`); false.
+    pub endpoint_routes: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Self { tunnel_port: 8472, mtu: 1500, endpoint_routes: false }
+    }
+}
+
+impl Switches {
+    /// The MTU of routes that may lead into the tunnel.
+    fn route_mtu(&self) -> u32 {
+        self.mtu.saturating_sub(TUNNEL_OVERHEAD)
+    }
+}
 
 /// What an agent is told when it starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,6 +61,8 @@ pub struct Config {
     pub uplink_mac: Mac,
     /// The SHA-256 of each object, in hexadecimal.
     pub objects: BTreeMap<Object, String>,
+    /// The switches.
+    pub switches: Switches,
 }
 
 /// All that an agent knows of the cluster and was asked by its kubelet.
@@ -151,7 +174,8 @@ impl Builder<'_> {
     /// The node's own devices, their settings, routes and programs.
     fn host(&mut self) {
         let router = self.node.router();
-        let end = |mac, arp, addresses| End { mac, mtu: DEVICE_MTU, arp, addresses };
+        let mtu = self.config.switches.mtu;
+        let end = |mac, arp, addresses| End { mac, mtu, arp, addresses };
         let host = Device {
             end: end(mac(Role::Host, router), false, vec![host_route(router)]),
             kind: DeviceKind::Veth {
@@ -162,7 +186,7 @@ impl Builder<'_> {
         self.device(Link::root(HOST_DEVICE), host);
         let vxlan = Device {
             end: end(mac(Role::Vxlan, router), true, Vec::new()),
-            kind: DeviceKind::Vxlan { port: VXLAN_PORT },
+            kind: DeviceKind::Vxlan { port: self.config.switches.tunnel_port },
         };
         self.device(Link::root(VXLAN_DEVICE), vxlan);
 
@@ -179,7 +203,7 @@ impl Builder<'_> {
         self.route(Netns::Root, host_route(router), on_link);
         let inputs = self.inputs;
         for node in inputs.nodes.values() {
-            let mtu = (node.name != self.node.name).then_some(ROUTE_MTU);
+            let mtu = (node.name != self.node.name).then_some(self.config.switches.route_mtu());
             let route = Route { via: Some(router), device: HOST_DEVICE.to_owned(), src: Some(router), mtu };
             self.route(Netns::Root, node.pod_cidr, route);
         }
@@ -222,7 +246,11 @@ impl Builder<'_> {
             (global::HOST_IFINDEX.name, Value::ifindex(Link::root(HOST_DEVICE))),
             (global::HOST_MAC.name, Value::plain(mac(Role::Host, router).bits().to_le_bytes())),
             (global::TUNNEL_IFINDEX.name, Value::ifindex(Link::root(VXLAN_DEVICE))),
-            (global::TUNNEL_PORT.name, Value::plain(VXLAN_PORT.to_le_bytes())),
+            (global::TUNNEL_PORT.name, Value::plain(self.config.switches.tunnel_port.to_le_bytes())),
+            (
+                global::ENABLE_ENDPOINT_ROUTES.name,
+                Value::plain([u8::from(self.config.switches.endpoint_routes)]),
+            ),
         ])
     }
 
@@ -332,12 +360,18 @@ impl Builder<'_> {
         self.out.datapath.published.insert(request.endpoint, LoadId::wanted(device.as_str()));
         // Without endpoint routes to_container is not attached: the sender's program calls handle_policy.
         self.attach(&device, &[(Hook::TcIngress, "from_container")]);
+        if self.config.switches.endpoint_routes {
+            self.attach(&device, &[(Hook::TcEgress, "to_container")]);
+            let key = RouteKey { netns: Netns::Root, destination: host_route(request.ip) };
+            self.out.datapath.routes.insert(key, Route { via: None, device, src: None, mtu: None });
+        }
     }
 
     /// A pod's veth pair, and the way out of its namespace: the gateway on the link, everything else through it.
     fn pod_devices(&mut self, request: &EndpointRequest, device: &str) {
         let router = self.node.router();
-        let end = |mac, addresses| End { mac, mtu: DEVICE_MTU, arp: true, addresses };
+        let mtu = self.config.switches.mtu;
+        let end = |mac, addresses| End { mac, mtu, arp: true, addresses };
         let pair = Device {
             end: end(mac(Role::PodHostSide, request.ip), Vec::new()),
             kind: DeviceKind::Veth {
@@ -351,7 +385,8 @@ impl Builder<'_> {
         let device = POD_DEVICE.to_owned();
         let gateway = Route { via: None, device: device.clone(), src: None, mtu: None };
         self.route(netns.clone(), host_route(router), gateway);
-        let default = Route { via: Some(router), device, src: None, mtu: Some(ROUTE_MTU) };
+        let default =
+            Route { via: Some(router), device, src: None, mtu: Some(self.config.switches.route_mtu()) };
         self.route(netns, Ipv4Net::default(), default);
     }
 }

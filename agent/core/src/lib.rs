@@ -26,7 +26,7 @@ pub use change::{
     PodKey, Protocol, Request, Step,
 };
 pub use cluster::{Cluster, NodeEntry, PodInfo};
-pub use desired::Config;
+pub use desired::{Config, Switches};
 pub use explain::Explanation;
 pub use model::{
     Attachment, Datapath, Device, DeviceKind, End, HookPoint, Link, Load, LoadId, Map, Netns, Route,

@@ -50,4 +50,6 @@ globals! {
     TUNNEL_IFINDEX = "tunnel_ifindex" [4] Lxc Host;
     /// The tunnel's UDP port, in host byte order.
     TUNNEL_PORT = "tunnel_port" [2] Lxc Host;
+    /// Whether local pods are reached through their devices, where to_container decides, and not by a tail call.
+    ENABLE_ENDPOINT_ROUTES = "enable_endpoint_routes" [1] Lxc Host Overlay;
 }

@@ -7,7 +7,7 @@ use skep_abi::{Be32, DropReason, Mac};
 use skep_core::identity;
 
 use crate::event::{self, Ends};
-use crate::globals::{HOST_IFINDEX, HOST_MAC};
+use crate::globals::{ENABLE_ENDPOINT_ROUTES, HOST_IFINDEX, HOST_MAC};
 use crate::maps::CALL_POLICY;
 use crate::skb::{Ipv4, Skb};
 
@@ -17,25 +17,32 @@ pub fn is_host(ep: &EndpointInfo) -> bool {
     ep.flags & ENDPOINT_F_HOST != 0
 }
 
-/// One router further on, and then on in the receiving pod's handle_policy; returns only why it could not.
+/// One router further on, and then to the receiving pod; the value to return.
 ///
 /// `flags` are those of `skep_abi::mark::delivery`.
 #[inline(always)]
-pub fn to_local_pod(skb: Skb, ip: &Ipv4, ep: &EndpointInfo, src: u32, flags: u32) -> DropReason {
-    match skb.forward(ip, ep.node_mac, ep.mac) {
-        Ok(()) => hand_over(skb, ep, src, flags),
-        Err(reason) => reason,
-    }
+pub fn to_local_pod(skb: Skb, ip: &Ipv4, ep: &EndpointInfo, src: u32, flags: u32) -> Result<i32, DropReason> {
+    skb.forward(ip, ep.node_mac, ep.mac)?;
+    hand_over(skb, ep, src, flags)
 }
 
-/// Goes on in the receiving pod's handle_policy with a packet that was forwarded; returns only why it could not.
+/// A packet that was forwarded goes on in the receiving pod's handle_policy or, with endpoint routes, to its device,
+/// where to_container decides; the value to return.
+///
+/// # Errors
+/// DROP_EP_NOT_READY if the pod has no policy program yet.
 #[inline(always)]
-pub fn hand_over(skb: Skb, ep: &EndpointInfo, src: u32, flags: u32) -> DropReason {
+pub fn hand_over(skb: Skb, ep: &EndpointInfo, src: u32, flags: u32) -> Result<i32, DropReason> {
+    if ENABLE_ENDPOINT_ROUTES.load() != 0 {
+        // The mark tells to_container who sends.
+        skb.set_mark(mark::encode_identity(src));
+        return Ok(skb.redirect(ep.ifindex));
+    }
     skb.set_cb(cb::SRC_LABEL, src);
     skb.set_cb(cb::IFINDEX, ep.ifindex);
     skb.set_cb(cb::FLAGS, flags);
     CALL_POLICY.tail_call(skb, ep.lxc_id as u32);
-    DropReason::DROP_EP_NOT_READY
+    Err(DropReason::DROP_EP_NOT_READY)
 }
 
 /// Through the tunnel to the node at `remote`; the value to return.

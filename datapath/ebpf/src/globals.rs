@@ -18,7 +18,7 @@ macro_rules! zero {
         }
     )*};
 }
-zero! { u16 = 0; u32 = 0; Be32 = Be32::from_bits(0); Mac = Mac::from_bits(0); }
+zero! { u8 = 0; u16 = 0; u32 = 0; Be32 = Be32::from_bits(0); Mac = Mac::from_bits(0); }
 
 macro_rules! globals {
     ($($symbol:literal $name:ident: $ty:ty;)*) => {
@@ -55,6 +55,7 @@ globals! {
     "host_mac" HOST_MAC: Mac;
     "tunnel_ifindex" TUNNEL_IFINDEX: u32;
     "tunnel_port" TUNNEL_PORT: u16;
+    "enable_endpoint_routes" ENABLE_ENDPOINT_ROUTES: u8;
 }
 
 /// Defines the globals of an object.

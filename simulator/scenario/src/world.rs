@@ -69,6 +69,8 @@ pub struct Network {
     pub tunnel_port: u16,
     /// The MTU of every device, in bytes; the pods' routes have 50 less. Default: 1500.
     pub mtu: u16,
+    /// Whether every local pod has a route of its own, and to_container decides at its device. Default: false.
+    pub endpoint_routes: bool,
     /// How long a frame takes from node to node. Default: 100us.
     #[serde(with = "crate::units::duration")]
     pub latency: Duration,
@@ -76,7 +78,13 @@ pub struct Network {
 
 impl Default for Network {
     fn default() -> Self {
-        Self { routing: Routing::Vxlan, tunnel_port: 8472, mtu: 1500, latency: Duration::from_micros(100) }
+        Self {
+            routing: Routing::Vxlan,
+            tunnel_port: 8472,
+            mtu: 1500,
+            endpoint_routes: false,
+            latency: Duration::from_micros(100),
+        }
     }
 }
 

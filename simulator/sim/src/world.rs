@@ -8,11 +8,11 @@ use crate::machine::Machine;
 use crate::node::{Host, Objects, UPLINK};
 use skep_abi::Mac;
 use skep_abi::program::Object;
-use skep_agent_core::{Cluster, Config, NodeInfo, PodKey};
+use skep_agent_core::{Cluster, Config, NodeInfo, PodKey, Switches};
 use skep_manifest::{Errors, Loaded, Options};
 use skep_net::{Net, NetError};
 use skep_object::ObjectSet;
-use skep_scenario::world::{Labelled, Target};
+use skep_scenario::world::{Labelled, Network, Target};
 use skep_scenario::{
     Capability, Change, ClusterSpec, Diagnostic, Evidence, Fault, FlowId, Offers, Query, SetupError,
     Snapshot, Stimulus, Until, World,
@@ -58,6 +58,7 @@ struct Built {
     cluster: Cluster,
     flows: Vec<Flow>,
     ignore_kinds: Vec<String>,
+    network: Network,
 }
 
 impl SimWorld {
@@ -95,12 +96,17 @@ impl SimWorld {
     }
 }
 
-fn config(node: &NodeInfo, hashes: &BTreeMap<Object, String>) -> Config {
+fn config(node: &NodeInfo, network: &Network, hashes: &BTreeMap<Object, String>) -> Config {
     Config {
         node: node.name.clone(),
         uplink: UPLINK.to_owned(),
         uplink_mac: Mac::from_octets(uplink_mac(node.address)),
         objects: hashes.clone(),
+        switches: Switches {
+            tunnel_port: network.tunnel_port,
+            mtu: u32::from(network.mtu),
+            endpoint_routes: network.endpoint_routes,
+        },
     }
 }
 
@@ -150,10 +156,16 @@ impl World for SimWorld {
             net.add_uplink(id, UPLINK, uplink_mac(node.address), address, u32::from(spec.network.mtu))
                 .map_err(refused)?;
             let host = Host::new(&net, id, &node.name);
-            machine.add(&mut net, host, config(node, &self.hashes));
+            machine.add(&mut net, host, config(node, &spec.network, &self.hashes));
         }
-        let mut built =
-            Built { net, machine, cluster, flows: Vec::new(), ignore_kinds: spec.ignore_kinds.clone() };
+        let mut built = Built {
+            net,
+            machine,
+            cluster,
+            flows: Vec::new(),
+            ignore_kinds: spec.ignore_kinds.clone(),
+            network: spec.network.clone(),
+        };
         built.tell(steps)?;
         self.cluster = Some(built);
         Ok(())
@@ -237,7 +249,7 @@ impl Built {
                 let index = self.member(node)?;
                 let steps = self.cluster.replay(node);
                 let info = &self.cluster.nodes()[node];
-                self.machine.restart(&mut self.net, index, config(info, hashes), steps);
+                self.machine.restart(&mut self.net, index, config(info, &self.network, hashes), steps);
                 self.converge()
             }
             Change::Fault(fault) => {

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use crate::engine::{Program, Stopped};
 use crate::kernel::Slots;
 use crate::legal::{self, FRAME, SPILL, STACK};
+use crate::input::Rest;
 use crate::packet::Packet;
 use crate::{
     Environment, Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Run, TailCall, context, map_kind,
@@ -41,6 +42,10 @@ pub(crate) struct Scope<'a> {
     pub(crate) tail_result: u64,
     /// Records of ring buffers that are neither submitted nor discarded.
     pub(crate) reserved: Vec<(MapId, usize)>,
+    /// What of the input is no packet.
+    pub(crate) rest: Rest<'a>,
+    /// What a helper's result points to: how many bytes of what.
+    pub(crate) made: Option<(u64, crate::Region)>,
     running: Vec<Running>,
     fault: Option<Fault>,
 }
@@ -121,11 +126,16 @@ impl<'a> Scope<'a> {
             chain: Vec::new(),
             tail_calls: Vec::new(),
             accesses: Vec::new(),
+            assigned: None,
+            clones: Vec::new(),
+            timers: Vec::new(),
             stats: Default::default(),
             trace: Vec::new(),
         };
-        let (reserved, running, fault) = (Vec::new(), Vec::new(), None);
-        Self { kernel, env, packet, cpu, memory: (0, 0), run, tail_result: 0, reserved, running, fault }
+        let (running, fault) = (Vec::new(), None);
+        let (memory, reserved) = ((0, 0), Vec::new());
+        let (rest, made) = (Rest::None, None);
+        Self { kernel, env, packet, cpu, memory, run, tail_result: 0, reserved, rest, made, running, fault }
     }
 
     pub(crate) fn slots(&self) -> Slots {
@@ -260,7 +270,6 @@ impl<'a> Scope<'a> {
     }
 
     /// The function that a helper was told to call, with that helper's arguments.
-    #[expect(dead_code, reason = "bpf_loop and its like follow")]
     pub(crate) fn callback(&self, handle: u64, arguments: [u64; 5]) -> Option<Callback> {
         let running = self.running.last()?;
         let function = crate::helper::callback_of(handle)?;
@@ -308,7 +317,7 @@ impl<'a> Scope<'a> {
     pub(crate) fn packet_bounds(&self) -> [u64; 3] {
         let Some(packet) = &self.packet else { return [0; 3] };
         let start = self.kernel.arena.address(packet.start());
-        [start, start, start + packet.linear() as u64]
+        [self.kernel.arena.address(packet.meta()), start, start + packet.linear() as u64]
     }
 
     /// Writes what helpers change in the context.
@@ -346,7 +355,6 @@ pub(crate) fn tail_call(map: u64, index: u32) -> u64 {
 
 impl Callback {
     /// Calls the function and gives r0; `None` when the run has to end. Nobody may borrow the scope meanwhile.
-    #[expect(dead_code, reason = "bpf_loop and its like follow")]
     pub(crate) fn call(&self, arguments: [Argument; 5]) -> Option<u64> {
         with(|scope| {
             if scope.failed() {

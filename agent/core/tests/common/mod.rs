@@ -5,7 +5,7 @@ pub(crate) mod universe;
 
 use skep_agent_core::{
     Action, Agent, Cluster, Config, Datapath, DeviceKind, Event, Link, Node, NodeEntry, Outcome, Performed,
-    Refused, Step, Time, diff, drive, start,
+    Refused, Step, Switches, Time, diff, drive, start,
 };
 use skep_manifest::{Loaded, Options};
 use std::collections::BTreeMap;
@@ -98,6 +98,7 @@ pub(crate) fn config(node: &str) -> Config {
             .iter()
             .map(|o| (*o, format!("sha256-of-{}", o.name())))
             .collect(),
+        switches: Switches::default(),
     }
 }
 

@@ -49,7 +49,7 @@ fn route(skb: Skb, ip: &Ipv4, ends: &mut Ends) -> Result<i32, DropReason> {
         }
         ends.dst = ep.sec_id;
         ends.dst_id = ep.lxc_id;
-        return Err(delivery::to_local_pod(skb, ip, &ep, ends.src, FROM_HOST));
+        return delivery::to_local_pod(skb, ip, &ep, ends.src, FROM_HOST);
     }
     let Some(remote) = maps::remote(ip.daddr) else {
         return Err(DropReason::STALE_OR_UNROUTABLE_IP);

@@ -25,15 +25,16 @@ program! {
             None => verdict::OK,
             Some(ip) => match to_pod(skb, &ip, &mut ends) {
                 None => verdict::OK,
-                Some(reason) => event::drop(skb, reason, Direction::Ingress, &ends),
+                Some(Ok(verdict)) => verdict,
+                Some(Err(reason)) => event::drop(skb, reason, Direction::Ingress, &ends),
             },
         }
     }
 }
 
-/// Delivers to a pod of this node and does not return, or says why it could not; `None` if it is for no pod.
+/// Delivers to a pod of this node: the value to return, or why it could not; `None` if it is for no pod.
 #[inline(always)]
-fn to_pod(skb: Skb, ip: &Ipv4, ends: &mut Ends) -> Option<DropReason> {
+fn to_pod(skb: Skb, ip: &Ipv4, ends: &mut Ends) -> Option<Result<i32, DropReason>> {
     let ep = maps::endpoint(ip.daddr)?;
     if delivery::is_host(&ep) {
         return None;

@@ -28,6 +28,7 @@ skep_ebpf::define_globals! {
     "host_mac" HOST_MAC,
     "tunnel_ifindex" TUNNEL_IFINDEX,
     "tunnel_port" TUNNEL_PORT,
+    "enable_endpoint_routes" ENABLE_ENDPOINT_ROUTES,
 }
 
 /// The identity of what this node's stack sends: what the mark says, or this node if its own sockets made it.

@@ -125,7 +125,7 @@ fn go_on(skb: Skb, ends: &mut Ends) -> Result<i32, DropReason> {
         skb.forward(&ip, ep.node_mac, ep.mac)?;
         // It has left this pod, whatever the other one's policy says; there it counts as received or dropped.
         event::count(skb, METRIC_FORWARDED, Direction::Egress.metric());
-        return Err(delivery::hand_over(skb, &ep, ends.src, 0));
+        return delivery::hand_over(skb, &ep, ends.src, 0);
     }
     if tunnel_endpoint.bits() != 0 {
         return delivery::to_node(skb, tunnel_endpoint, TUNNEL_IFINDEX.load(), ends, ct);

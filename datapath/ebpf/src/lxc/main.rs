@@ -34,6 +34,7 @@ skep_ebpf::define_globals! {
     "host_mac" HOST_MAC,
     "tunnel_ifindex" TUNNEL_IFINDEX,
     "tunnel_port" TUNNEL_PORT,
+    "enable_endpoint_routes" ENABLE_ENDPOINT_ROUTES,
 }
 
 /// This endpoint as the source of what it sends.

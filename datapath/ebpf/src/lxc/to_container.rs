@@ -1,5 +1,5 @@
-//! tc egress of a pod's host-side device, attached only with endpoint routes: what a route led there is judged as in
-//! handle_policy, with the identity from the mark.
+//! tc egress of a pod's host-side device, attached only with endpoint routes: what a program or a route led there is
+//! judged as in handle_policy, with the identity from the mark.
 
 use skep_abi::mark::cb;
 use skep_abi::program::call;

@@ -44,5 +44,5 @@ fn go_on(skb: Skb, ends: &mut Ends) -> Result<i32, DropReason> {
     }
     ends.dst = ep.sec_id;
     ends.dst_id = ep.lxc_id;
-    Err(delivery::to_local_pod(skb, &ip, &ep, ends.src, FROM_TUNNEL))
+    delivery::to_local_pod(skb, &ip, &ep, ends.src, FROM_TUNNEL)
 }

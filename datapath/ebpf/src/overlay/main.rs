@@ -19,4 +19,5 @@ skep_ebpf::define_globals! {
     "node_ipv4" NODE_IPV4,
     "host_ifindex" HOST_IFINDEX,
     "host_mac" HOST_MAC,
+    "enable_endpoint_routes" ENABLE_ENDPOINT_ROUTES,
 }

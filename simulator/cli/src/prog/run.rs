@@ -194,6 +194,8 @@ fn result(args: &RunArgs, session: &Session, output: &TestOutput) -> Value {
             RedirectKind::Device => ("bpf_redirect", None),
             RedirectKind::Peer => ("bpf_redirect_peer", None),
             RedirectKind::Neighbour { next_hop } => ("bpf_redirect_neigh", next_hop),
+            RedirectKind::Map { .. } => ("bpf_redirect_map", None),
+            RedirectKind::Socket(_) => ("a redirect to a socket", None),
         };
         let next_hop = next_hop.map(|ip| std::net::Ipv4Addr::from(ip).to_string());
         json!({"by": by, "ifindex": r.ifindex, "flags": r.flags, "next_hop": next_hop})
