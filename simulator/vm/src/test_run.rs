@@ -88,7 +88,9 @@ impl Kernel {
             }
             ProgramKind::Xdp => self.test_xdp(program, input, repeat, env),
             kind if kind.has_skb() => self.test_skb(program, input, repeat, env),
-            kind => Err(TestError::Input(format!("{kind:?} programs have no test run, neither here nor in the kernel"))),
+            kind => Err(TestError::Input(format!(
+                "{kind:?} programs have no test run, neither here nor in the kernel"
+            ))),
         }
     }
 
@@ -126,6 +128,18 @@ impl Kernel {
     ) -> Result<TestOutput, TestError> {
         check_ethernet(input.data)?;
         let mut skb = SkBuff::from_frame(input.data);
+        let header = match skb.protocol {
+            0x0800 => 20,
+            0x86dd => 40,
+            _ => 0,
+        };
+        if input.data.len() < ETH_HLEN + header {
+            let what = format!(
+                "a packet of {} bytes: the kernel takes none with half of an IP header",
+                input.data.len()
+            );
+            return Err(TestError::Input(what));
+        }
         set_skb_context(&mut skb, input.context).map_err(TestError::Input)?;
         let mut total = Stats::default();
         let mut last = None;
@@ -160,7 +174,9 @@ fn check_xdp_context(input: &TestInput<'_>) -> Result<(), String> {
     let len = (input.data.len() as u32).to_le_bytes();
     let wrong = |(at, byte): (usize, &u8)| *byte != 0 && !((4..8).contains(&at) && *byte == len[at - 4]);
     match input.context.iter().enumerate().position(wrong) {
-        Some(at) => Err(format!("byte {at} of the context is not zero; only data_end, the packet's length, can be given")),
+        Some(at) => Err(format!(
+            "byte {at} of the context is not zero; only data_end, the packet's length, can be given"
+        )),
         None => Ok(()),
     }
 }
