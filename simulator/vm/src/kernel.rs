@@ -137,7 +137,7 @@ impl Kernel {
         }
         let mut reserve = |len| arena.alloc(len).expect("an empty arena has room for a run");
         let slots =
-            Slots { context: reserve(context::SIZE), stacks: reserve(STACKS * STACK), packet: reserve(SLOT), frame: reserve(8) };
+            Slots { context: reserve(context::SIZE), stacks: reserve(STACKS * STACK), packet: reserve(SLOT), frame: reserve(16) };
         Self {
             arena,
             slots,
