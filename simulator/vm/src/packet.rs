@@ -29,6 +29,8 @@ pub(crate) struct Packet<'a> {
     /// Bytes before what the program sees that stay as they are: the link layer's header.
     hidden: usize,
     kind: ProgramKind,
+    /// Of a message: which bytes `data` and `data_end` show, if not the first element.
+    shown: Option<(usize, usize)>,
 }
 
 /// What a driver leaves of a page for a frame and its headroom (`xdp_data_hard_end`, of 4 KiB).
@@ -57,7 +59,7 @@ impl<'a> Packet<'a> {
             ProgramKind::CgroupSkb | ProgramKind::SkSkb | ProgramKind::SkMsg => 0,
             _ => ETH_HLEN,
         };
-        Ok(Self { skb, slot, start, len, linear, network, meta, hidden, kind })
+        Ok(Self { skb, slot, start, len, linear, network, meta, hidden, kind, shown: None })
     }
 
     /// Copies the packet back.
@@ -80,6 +82,22 @@ impl<'a> Packet<'a> {
 
     pub(crate) fn kind(&self) -> ProgramKind {
         self.kind
+    }
+
+    /// From where to where programs see it, in the arena.
+    pub(crate) fn visible(&self) -> (usize, usize) {
+        let (from, to) = self.shown.unwrap_or((0, self.linear));
+        (self.start + from, self.start + to)
+    }
+
+    /// Programs see these bytes.
+    pub(crate) fn show(&mut self, from: usize, to: usize) {
+        self.shown = Some((from, to));
+    }
+
+    /// Programs see the linear bytes.
+    pub(crate) fn show_linear(&mut self) {
+        self.shown = None;
     }
 
     /// Where the metadata starts in the arena.

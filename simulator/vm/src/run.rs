@@ -145,6 +145,8 @@ pub struct Run {
     pub tail_calls: Vec<TailCall>,
     /// Map accesses in order, if [`Kernel::record_accesses`] is on.
     pub accesses: Vec<Access>,
+    /// What `bpf_set_retval` said that the system call gives back.
+    pub retval: i32,
     /// The socket that `bpf_sk_assign` chose.
     pub assigned: Option<SocketId>,
     /// What `bpf_clone_redirect` sent.

@@ -126,6 +126,7 @@ impl<'a> Scope<'a> {
             chain: Vec::new(),
             tail_calls: Vec::new(),
             accesses: Vec::new(),
+            retval: 0,
             assigned: None,
             clones: Vec::new(),
             timers: Vec::new(),
@@ -316,8 +317,9 @@ impl<'a> Scope<'a> {
     /// Where the packet's metadata starts, the packet, and its linear end.
     pub(crate) fn packet_bounds(&self) -> [u64; 3] {
         let Some(packet) = &self.packet else { return [0; 3] };
-        let start = self.kernel.arena.address(packet.start());
-        [self.kernel.arena.address(packet.meta()), start, start + packet.linear() as u64]
+        let (start, end) = packet.visible();
+        let (start, end) = (self.kernel.arena.address(start), self.kernel.arena.address(end));
+        [self.kernel.arena.address(packet.meta()), start, end]
     }
 
     /// Writes what helpers change in the context.

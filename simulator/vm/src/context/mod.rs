@@ -86,7 +86,8 @@ pub(crate) fn write(at: usize, packet: &Packet<'_>, arena: &mut Arena) {
 
 /// Writes the fields that helpers change.
 pub(crate) fn refresh(at: usize, packet: &Packet<'_>, arena: &mut Arena) {
-    let (data, data_end) = (arena.address(packet.start()), arena.address(packet.start() + packet.linear()));
+    let (from, to) = packet.visible();
+    let (data, data_end) = (arena.address(from), arena.address(to));
     let meta = arena.address(packet.meta());
     let skb = &*packet.skb;
     let c = arena.slice_mut(at, SIZE);
