@@ -157,6 +157,18 @@ impl RawProgram {
         self.0.as_raw_fd()
     }
 
+    /// Nanoseconds of one run on the average of `repeat` runs over the same packet.
+    ///
+    /// # Errors
+    ///
+    /// The error number.
+    pub fn time_ns(&self, data: &[u8], repeat: u32) -> Result<u32, Number> {
+        let mut attr = Attr::new().u32(0, self.0.as_raw_fd() as u32).u32(8, data.len() as u32);
+        attr = attr.bytes(16, data).u32(32, repeat);
+        bpf(Command::TestRun, &mut attr).map_err(number)?;
+        Ok(attr.read_u32(36))
+    }
+
     /// `BPF_PROG_TEST_RUN`, once. An empty context is none.
     ///
     /// # Errors
