@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     let maps = [def("hash", 1), def("array", 2)];
     let Ok(object) = Object::from_instructions("program", kind, code, &maps) else { return };
     let _ = object.listing("program");
-    let mut kernel = Kernel::new(&KernelConfig { cpus: 2, engine: EngineKind::Checked, ..KernelConfig::default() });
+    let mut kernel = Kernel::new(&KernelConfig { cpus: 2, engine: EngineKind::Checked, memory: 4 << 20, ..KernelConfig::default() });
     let Ok(loaded) = kernel.load(&object, &LoadSpec::default()) else { return };
     let data = vec![0x11; 14 + usize::from(*len)];
     let input = TestInput { data: &data, ..TestInput::default() };

@@ -1,4 +1,5 @@
-//! Any frame at the uplink of a node that routes between pods, or from a pod's socket. Every frame has one end.
+//! Any frame at the uplink of a node that routes between pods, or from a pod's socket. Every frame has one end, at the
+//! latest when fragments are given up.
 #![no_main]
 
 #[path = "../../simulator/net/tests/common/mod.rs"]
@@ -13,6 +14,6 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = cluster.net.inject_received(cluster.node, cluster.uplink, frame);
     let _ = cluster.net.inject(cluster.node, cluster.lxc[0], frame);
     let _ = cluster.net.send_ip(cluster.pods[0], frame);
-    cluster.net.run_for(&mut cluster.world, 5 * common::SECOND);
+    cluster.net.run_for(&mut cluster.world, 60 * common::SECOND);
     cluster.world.assert_accounted(&cluster.net);
 });

@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     for global in object.globals() {
         let _ = object.global_value(&global.name);
     }
-    let mut kernel = Kernel::new(&KernelConfig { cpus: 2, engine: EngineKind::Checked, ..KernelConfig::default() });
+    let mut kernel = Kernel::new(&KernelConfig { cpus: 2, engine: EngineKind::Checked, memory: 4 << 20, ..KernelConfig::default() });
     let Ok(loaded) = kernel.load(&object, &LoadSpec::default()) else { return };
     let input = TestInput { data: &[0x45; 60], ..TestInput::default() };
     for id in loaded.programs.values() {

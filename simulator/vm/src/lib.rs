@@ -19,6 +19,10 @@
 //!   transport header, and after `change_head` has moved them the kernel takes garbage for one.
 //! - The addresses that a program sees differ, so a program that leaks a pointer leaks another number.
 
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;
+
 mod arena;
 mod context;
 mod disassembly;
