@@ -135,8 +135,12 @@ impl Kernel {
             arena.watch_freed();
         }
         let mut reserve = |len| arena.alloc(len).expect("an empty arena has room for a run");
-        let slots =
-            Slots { context: reserve(context::SIZE), stacks: reserve(STACKS * STACK), packet: reserve(SLOT), frame: reserve(8) };
+        let slots = Slots {
+            context: reserve(context::SIZE),
+            stacks: reserve(STACKS * STACK),
+            packet: reserve(SLOT),
+            frame: reserve(8),
+        };
         Self {
             arena,
             slots,

@@ -7,7 +7,7 @@ use skep_packet::SkBuff;
 use crate::engine::Program;
 use crate::packet::{Packet, SLOT};
 use crate::scope::Scope;
-use crate::{Fault, Region, FaultKind, Kernel, MapId, ProgramId, ProgramKind, context};
+use crate::{Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Region, context};
 
 /// What the world gives a run: time, randomness, a CPU, and a place for events.
 pub trait Environment {

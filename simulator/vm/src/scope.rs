@@ -15,7 +15,9 @@ use crate::engine::{Program, Stopped};
 use crate::kernel::Slots;
 use crate::legal::{self, FRAME, SPILL, STACK};
 use crate::packet::Packet;
-use crate::{Environment, Fault, FaultKind, Kernel, MapId, ProgramId, Run, TailCall, context, map_kind, ProgramKind};
+use crate::{
+    Environment, Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Run, TailCall, context, map_kind,
+};
 
 /// What the kernel's verifier lets a program execute (`BPF_COMPLEXITY_LIMIT_INSNS`).
 const FUEL: i64 = 1_000_000;
@@ -269,7 +271,14 @@ impl<'a> Scope<'a> {
         let tags = self.kernel.regions.as_ref().map_or([0; 5], |r| r.given());
         let given = std::array::from_fn(|i| (arguments[i], tags[i]));
         let (id, program) = (running.id, Rc::clone(&running.program));
-        (frame >= lowest && frame <= running.top).then_some(Callback { id, program, function, frame, bottom, given })
+        (frame >= lowest && frame <= running.top).then_some(Callback {
+            id,
+            program,
+            function,
+            frame,
+            bottom,
+            given,
+        })
     }
 
     /// The program that a tail call reaches.

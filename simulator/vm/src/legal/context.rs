@@ -178,7 +178,9 @@ pub(crate) fn accesses(
         for (block, state) in function.blocks.iter().zip(solve(insns, function, arguments)) {
             let Some(mut state) = state else { continue };
             for at in cfg::instructions(insns, block) {
-                if let Some(access) = access(insns[at], &state, layout).map_err(|what| Illegal::At(at, what))? {
+                if let Some(access) =
+                    access(insns[at], &state, layout).map_err(|what| Illegal::At(at, what))?
+                {
                     found.insert(at, access);
                 }
                 if let Some(callee) = cfg::callee(insns[at], at) {

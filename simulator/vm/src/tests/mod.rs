@@ -77,7 +77,15 @@ fn function(offset: i32) -> Insn {
 }
 
 fn def(kind: u32, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
-    MapDef { name: format!("map{kind}"), kind, key_size, value_size, max_entries, flags: 0, ..MapDef::default() }
+    MapDef {
+        name: format!("map{kind}"),
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+        flags: 0,
+        ..MapDef::default()
+    }
 }
 
 fn object(parts: &[&[Insn]], maps: &[MapDef]) -> Object {
