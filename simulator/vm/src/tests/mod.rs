@@ -1,6 +1,7 @@
 //! Whole runs: programs written by hand, and the objects that skep ships.
 
 mod context;
+mod faults;
 mod helpers;
 mod objects;
 mod tail_calls;
