@@ -14,8 +14,9 @@ mod report;
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    Entry, Events, Loaded, Map, MapShape, PerfReader, Program, Ran, SkbContext, Spec, Statistics,
-    kernel_release, load, monotonic_ns, possible_cpus, probe, shapes,
+    Entry, Events, Loaded, Map, MapShape, PerfReader, Program, Ran, RawMap, RawProgram, RawRan, RawShape,
+    SkbContext, Spec, Statistics, kernel_release, load, monotonic_ns, possible_cpus, probe, shapes,
+    stay_on_cpu,
 };
 pub use report::{ObjectReport, ProgramReport, Report, Verdict};
 

@@ -5,6 +5,7 @@
 //! vm itself relies on is kept in the arena.
 #![expect(unsafe_code, reason = "programs use real addresses; this is where they are made and checked")]
 
+use std::cell::RefCell;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,7 +25,7 @@ pub(crate) struct Arena {
     next: usize,
     free: BTreeMap<usize, Vec<usize>>,
     /// What was given back since somebody looked, if anybody does.
-    freed: Option<Vec<(usize, usize)>>,
+    freed: Option<RefCell<Vec<(usize, usize)>>>,
 }
 
 impl Arena {
@@ -62,11 +63,16 @@ impl Arena {
 
     /// Gives a block back.
     pub(crate) fn free(&mut self, at: usize, len: usize) {
-        if let Some(freed) = &mut self.freed {
-            freed.push((at, len));
-        }
+        self.forget(at, len);
         if let Some(len) = Self::rounded(len) {
             self.free.entry(len).or_default().push(at);
+        }
+    }
+
+    /// What stood there is gone, and the block stays with whoever has it.
+    pub(crate) fn forget(&self, at: usize, len: usize) {
+        if let Some(freed) = &self.freed {
+            freed.borrow_mut().push((at, len));
         }
     }
 
@@ -79,7 +85,7 @@ impl Arena {
     pub(crate) fn drain_freed(&mut self, mut each: impl FnMut(u64, u64)) {
         let base = self.base.as_ptr() as usize;
         if let Some(freed) = &mut self.freed {
-            freed.drain(..).for_each(|(at, len)| each((base + at) as u64, len as u64));
+            freed.get_mut().drain(..).for_each(|(at, len)| each((base + at) as u64, len as u64));
         }
     }
 

@@ -10,6 +10,7 @@ use skep_packet::SkBuff;
 use crate::arena::Arena;
 use crate::engine::Program;
 use crate::engine::checked::{Observe, Regions};
+use crate::input::Input;
 use crate::legal::STACK;
 use crate::map::{Eviction, Map, Maps};
 use crate::packet::SLOT;
@@ -253,6 +254,10 @@ impl Kernel {
         cpu: u32,
     ) -> Result<(), Errno> {
         let kind = self.map_def(map).ok_or(Errno::ENOENT)?.kind;
+        if flags & 4 != 0 && self.map_def(map).is_some_and(|d| d.lock.is_none()) {
+            // `BPF_F_LOCK` without a lock.
+            return Err(Errno::EINVAL);
+        }
         let number = || value.try_into().map(u32::from_le_bytes).map_err(|_| Errno::EINVAL);
         if kind == map_kind::PROG_ARRAY {
             let index = key.try_into().map(u32::from_le_bytes).map_err(|_| Errno::EINVAL)?;
@@ -261,8 +266,15 @@ impl Kernel {
             }
             return self.prog_array_set(map, index, Some(ProgramId(number()?)));
         }
+        if kind == map_kind::ARRAY_OF_MAPS && flags != 0 {
+            return Err(Errno::EINVAL);
+        }
         if map_kind::holds_maps(kind) {
             self.check_inner(map, MapId(number()?))?;
+        }
+        if matches!(kind, map_kind::SOCKMAP | map_kind::SOCKHASH) {
+            let number = value.iter().take(8).rev().fold(0, |n, b| n << 8 | u64::from(*b));
+            self.socket(SocketId(number)).ok_or(Errno::EBADF)?;
         }
         let cpu = cpu.min(self.cpus - 1);
         self.maps.get_mut(map).ok_or(Errno::ENOENT)?.write(key, value, flags, cpu, &mut self.arena)
@@ -395,7 +407,17 @@ impl Kernel {
         skb: &mut SkBuff,
         env: &mut dyn Environment,
     ) -> Result<Run, Fault> {
-        crate::run::run(self, program, skb, env)
+        crate::run::run(self, program, Input::Skb(skb), env)
+    }
+
+    /// The same of any kind of program. [`FaultKind::NoProgram`] if the input is not what the program expects.
+    pub fn run_on(
+        &mut self,
+        program: ProgramId,
+        input: Input<'_>,
+        env: &mut dyn Environment,
+    ) -> Result<Run, Fault> {
+        crate::run::run(self, program, input, env)
     }
 
     /// Runs a program of the kind [`crate::ProgramKind::Memory`]: r1 points to `memory`, or is 0 if that is empty, and r2

@@ -25,6 +25,7 @@ mod disassembly;
 mod engine;
 mod error;
 mod helper;
+mod input;
 mod insn;
 mod kernel;
 mod kind;
@@ -49,8 +50,11 @@ pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, Updat
 pub use map::{Eviction, kind as map_kind};
 pub use kind::ProgramKind;
 pub use object::{Global, InitialValue, MapDef, Object, SourceLine};
+pub use input::{Input, SkMsg, SockAddr, SockOps, Sockopt, XdpBuff};
 pub use test_run::{TestError, TestInput, TestOutput};
-
-pub use run::{Access, Environment, Op, Redirect, RedirectKind, Run, Stats, Step, TailCall};
+pub use run::{
+    Access, Environment, FibAnswer, FibQuestion, FibRefusal, Op, Redirect, RedirectKind, Run, SocketQuestion, Stats,
+    Step, TailCall, Timer,
+};
 pub use sock::{Socket, SocketId};
 pub use skep_packet::{Checksum, PacketType, SkBuff, Tunnel, VlanTag};

@@ -3,6 +3,7 @@
 mod load;
 mod map;
 mod perf;
+mod raw;
 mod sys;
 mod test_run;
 mod verify;
@@ -10,6 +11,7 @@ mod verify;
 pub use load::{Loaded, Program, Spec, Statistics, load, shapes};
 pub use map::{Entry, Map, MapShape};
 pub use perf::{Events, PerfReader};
-pub use sys::{kernel_release, monotonic_ns, possible_cpus, probe};
+pub use raw::{RawMap, RawProgram, RawRan, RawShape};
+pub use sys::{kernel_release, monotonic_ns, possible_cpus, probe, stay_on_cpu};
 pub use test_run::{Ran, SkbContext};
 pub(crate) use verify::verify;

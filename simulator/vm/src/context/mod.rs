@@ -7,6 +7,7 @@
 mod layout;
 
 use crate::arena::Arena;
+use crate::ProgramKind;
 use crate::packet::Packet;
 pub(crate) use layout::{Access, Layout, Shape, layout};
 
@@ -27,7 +28,10 @@ const IFINDEX: usize = 40;
 const TC_INDEX: usize = 44;
 const CB: usize = 48;
 const HASH: usize = 68;
+const TC_CLASSID: usize = 72;
 const TSTAMP: usize = 152;
+const GSO_SEGS: usize = 164;
+const GSO_SIZE: usize = 176;
 const WIRE_LEN: usize = 160;
 
 const DATA: usize = layout::DATA as usize;
@@ -69,8 +73,11 @@ pub(crate) fn write(at: usize, packet: &Packet<'_>, arena: &mut Arena) {
     for (i, word) in skb.cb.iter().enumerate() {
         put32(c, CB + 4 * i, *word);
     }
+    put32(c, TC_CLASSID, skb.tc_classid);
     put64(c, TSTAMP, skb.timestamp);
     put32(c, WIRE_LEN, packet.len() as u32);
+    put32(c, GSO_SEGS, u32::from(skb.gso_segs));
+    put32(c, GSO_SIZE, u32::from(skb.gso_size));
     // Where an access was not converted, no packet is seen: the start lies behind the end.
     put32(c, 76, u32::MAX);
     arena.slice_mut(at, SIZE).copy_from_slice(&context);
@@ -80,21 +87,39 @@ pub(crate) fn write(at: usize, packet: &Packet<'_>, arena: &mut Arena) {
 /// Writes the fields that helpers change.
 pub(crate) fn refresh(at: usize, packet: &Packet<'_>, arena: &mut Arena) {
     let (data, data_end) = (arena.address(packet.start()), arena.address(packet.start() + packet.linear()));
+    let meta = arena.address(packet.meta());
     let skb = &*packet.skb;
     let c = arena.slice_mut(at, SIZE);
-    put32(c, LEN, packet.len() as u32);
-    put32(c, PKT_TYPE, skb.packet_type as u32);
-    put32(c, PROTOCOL, u32::from(skb.protocol.swap_bytes()));
-    put32(c, HASH, skb.hash.unwrap_or(0));
+    if packet.kind().has_skb() {
+        put32(c, LEN, packet.len() as u32);
+        put32(c, PKT_TYPE, skb.packet_type as u32);
+        put32(c, PROTOCOL, u32::from(skb.protocol.swap_bytes()));
+        put32(c, HASH, skb.hash.unwrap_or(0));
+        let vlan = skb.vlan.map_or((0, 0, 0), |v| (1, u32::from(v.tci), u32::from(v.protocol.swap_bytes())));
+        put32(c, VLAN_PRESENT, vlan.0);
+        put32(c, VLAN_TCI, vlan.1);
+        put32(c, VLAN_PROTO, vlan.2);
+        put32(c, GSO_SIZE, u32::from(skb.gso_size));
+        put64(c, TSTAMP, skb.timestamp);
+    }
+    if packet.kind() == ProgramKind::SkMsg {
+        put64(c, 0, data);
+        put64(c, 8, data_end);
+        put32(c, 68, packet.len() as u32);
+    }
     put64(c, DATA, data);
     put64(c, DATA_END, data_end);
-    put64(c, DATA_META, data);
+    put64(c, DATA_META, meta);
 }
 
 /// Takes over what programs may write.
 pub(crate) fn read(at: usize, packet: &mut Packet<'_>, arena: &Arena) {
+    if !packet.kind().has_skb() {
+        return;
+    }
     let c = arena.slice(at, SIZE);
     let skb = &mut *packet.skb;
+    skb.tc_classid = get32(c, TC_CLASSID);
     skb.mark = get32(c, MARK);
     skb.queue_mapping = get32(c, QUEUE_MAPPING) as u16;
     skb.priority = get32(c, PRIORITY);

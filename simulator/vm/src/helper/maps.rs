@@ -4,7 +4,7 @@ use super::{Call, Outcome, map_handle, map_of, refused, result};
 use crate::map::Found;
 use crate::scope::Scope;
 use crate::sock::SocketId;
-use crate::{Access, Errno, FaultKind, MapId, Op, map_kind};
+use crate::{Access, Errno, FaultKind, MapId, Op, Region, map_kind};
 
 const CURRENT_CPU: u64 = 0xffff_ffff;
 const INDEX_MASK: u64 = 0xffff_ffff;
@@ -102,7 +102,7 @@ pub(super) fn lookup_percpu(scope: &mut Scope<'_>, call: Call) -> Outcome {
 
 fn lookup_on(scope: &mut Scope<'_>, call: Call, cpu: u32) -> Outcome {
     let (id, key_size, _) = values(call, scope)?;
-    let key_at = call.place(scope, 2, key_size)?;
+    let key_at = call.source(scope, 2, key_size)?;
     scope.run.stats.map_lookups += 1;
     let kernel = &mut *scope.kernel;
     let map = kernel.maps.get_mut(id).expect("found above");
@@ -119,6 +119,12 @@ fn lookup_on(scope: &mut Scope<'_>, call: Call, cpu: u32) -> Outcome {
             Access { program: scope.program(), map: id, op: Op::Lookup, key, value, before: None, result };
         scope.run.accesses.push(access);
     }
+    let size = scope.kernel.maps.get(id).map_or(0, |m| m.value_size()) as u64;
+    scope.made = match found {
+        Some(Found::Place(_)) => Some((size, Region::MapValue(id))),
+        Some(Found::Socket(_)) => Some((super::socket::BYTES, Region::Given)),
+        _ => None,
+    };
     Ok(address(scope, found))
 }
 
@@ -128,7 +134,7 @@ pub(super) fn update(scope: &mut Scope<'_>, call: Call) -> Outcome {
     if scope.kernel.map_def(id).is_some_and(|d| matches!(d.kind, map_kind::SOCKMAP | map_kind::SOCKHASH)) {
         return super::socket::map_update(scope, call, id);
     }
-    let (key_at, value_at) = (call.place(scope, 2, key_size)?, call.place(scope, 3, value_size)?);
+    let (key_at, value_at) = (call.source(scope, 2, key_size)?, call.source(scope, 3, value_size)?);
     let cpu = scope.cpu;
     let kernel = &mut *scope.kernel;
     let mut copy = std::mem::take(&mut kernel.scratch);
@@ -151,7 +157,7 @@ pub(super) fn update(scope: &mut Scope<'_>, call: Call) -> Outcome {
 
 pub(super) fn delete(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (id, key_size, _) = writable(call, scope)?;
-    let key_at = call.place(scope, 2, key_size)?;
+    let key_at = call.source(scope, 2, key_size)?;
     let cpu = scope.cpu;
     let kernel = &mut *scope.kernel;
     let mut key = std::mem::take(&mut kernel.scratch);
@@ -175,7 +181,7 @@ const NO_QUEUE: &str = "its argument is no queue, stack or bloom filter";
 
 pub(super) fn push(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (id, _, size) = map_of_kind(call, scope, 1, WITHOUT_KEYS, NO_QUEUE)?;
-    let value_at = call.place(scope, 2, size)?;
+    let value_at = call.source(scope, 2, size)?;
     let kernel = &mut *scope.kernel;
     let mut value = std::mem::take(&mut kernel.scratch);
     value.clear();
@@ -224,7 +230,7 @@ pub(super) fn perf_event_output(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (id, ..) = map_of_kind(call, scope, 2, &[map_kind::PERF_EVENT_ARRAY], what)?;
     let entries = scope.kernel.map_def(id).map_or(0, |def| def.max_entries);
     let (flags, size) = (call.arg(3), call.arg(5) as usize);
-    let event_at = call.place(scope, 4, size)?;
+    let event_at = call.source(scope, 4, size)?;
     let captured_len = ((flags & CTXLEN_MASK) >> 32) as usize;
     if flags & !(CTXLEN_MASK | INDEX_MASK) != 0 || scope.packet.is_none() && captured_len > 0 {
         return refused(Errno::EINVAL);

@@ -223,6 +223,12 @@ impl Call {
         checked.map_err(|access| FaultKind::Given { helper: self.number, argument: n, access })
     }
 
+    /// Where an argument points, if `size` bytes stand there that the helper may read.
+    fn source(self, scope: &mut Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
+        self.check(scope, n, size, Doing::Load)?;
+        self.offset(scope, n, size)
+    }
+
     fn offset(self, scope: &Scope<'_>, n: u8, size: usize) -> Result<usize, FaultKind> {
         if size == 0 {
             return Ok(0);
@@ -239,7 +245,8 @@ impl Call {
 
     /// Refuses what is not the context.
     fn check_any_context(self, scope: &Scope<'_>) -> Result<(), FaultKind> {
-        if self.arg(1) == scope.kernel.arena.address(scope.slots().context) { Ok(()) } else { Err(FaultKind::Context { helper: self.number }) }
+        let known = [scope.kernel.arena.address(scope.slots().context), scope.memory.0];
+        if known.contains(&self.arg(1)) { Ok(()) } else { Err(FaultKind::Context { helper: self.number }) }
     }
 
     /// Refuses what is not the context of a packet.

@@ -4,7 +4,7 @@ use super::maps::map_of_kind;
 use super::{Call, Outcome, refused};
 use crate::map::{Map, Ring};
 use crate::scope::Scope;
-use crate::{Errno, FaultKind, MapId, map_kind};
+use crate::{Errno, FaultKind, MapId, Region, map_kind};
 
 /// `BPF_RB_NO_WAKEUP | BPF_RB_FORCE_WAKEUP`
 const WAKEUP: u64 = 3;
@@ -27,6 +27,7 @@ pub(super) fn reserve(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let at = reserve_in(scope, id, call.arg(2));
     Ok(at.map_or(0, |at| {
         scope.reserved.push((id, at));
+        scope.made = Some((call.arg(2), Region::Given));
         scope.kernel.arena.address(at)
     }))
 }
@@ -55,7 +56,7 @@ fn end(scope: &mut Scope<'_>, call: Call, discard: bool) -> Outcome {
 pub(super) fn output(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let id = ring(call, scope)?;
     let (size, flags) = (call.arg(3), call.arg(4));
-    let from = call.place(scope, 2, size as usize)?;
+    let from = call.source(scope, 2, size as usize)?;
     if flags & !WAKEUP != 0 {
         return refused(Errno::EINVAL);
     }

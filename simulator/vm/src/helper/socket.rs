@@ -5,6 +5,9 @@ use crate::scope::Scope;
 use crate::sock::SocketId;
 use crate::{FaultKind, MapId};
 
+/// Bytes of `struct bpf_sock` with `struct bpf_tcp_sock` behind it.
+pub(super) const BYTES: u64 = (crate::sock::SOCK_SIZE + crate::sock::TCP_SIZE) as u64;
+
 /// The socket that an argument points to.
 pub(super) fn socket(scope: &Scope<'_>, call: Call, n: u8) -> Result<SocketId, FaultKind> {
     let at = scope.kernel.arena.offset(call.arg(n), 1);

@@ -86,7 +86,7 @@ impl Hash {
             lru.insert(new, cpu, old.is_some());
         }
         if let Some(old) = old {
-            self.drop_node(old);
+            self.drop_node(old, arena);
         }
         self.table.link(new, key, hash, arena);
         let values = self.table.values(new);
@@ -102,14 +102,14 @@ impl Hash {
         if !lru.is_exact() {
             return lru.make_room(cpu, &mut |node| {
                 table.unlink(node);
-                table.give(node);
+                table.give(node, arena);
             });
         }
         if table.len() >= self.max && table.find(key, hash, arena).is_none() {
             let Some(oldest) = lru.oldest() else { return false };
             lru.remove(oldest);
             table.unlink(oldest);
-            table.give(oldest);
+            table.give(oldest, arena);
         }
         true
     }
@@ -121,18 +121,18 @@ impl Hash {
         }
     }
 
-    fn drop_node(&mut self, node: u32) {
+    fn drop_node(&mut self, node: u32, arena: &Arena) {
         if let Some(lru) = &mut self.lru {
             lru.remove(node);
         }
         self.table.unlink(node);
-        self.table.give(node);
+        self.table.give(node, arena);
     }
 
     pub(super) fn delete(&mut self, key: &[u8], arena: &Arena) -> Result<Values, Errno> {
         let node = self.table.find(key, hash(key), arena).ok_or(Errno::ENOENT)?;
         let values = self.table.values(node);
-        self.drop_node(node);
+        self.drop_node(node, arena);
         Ok(values)
     }
 

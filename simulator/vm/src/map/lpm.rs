@@ -109,7 +109,7 @@ impl Lpm {
         }
         let node = self.node(key, prefix, arena).ok_or(Errno::ENOENT)?;
         self.table.unlink(node);
-        self.table.give(node);
+        self.table.give(node, arena);
         let at = self.lengths.iter().position(|(length, _)| *length == prefix);
         let at = at.expect("the length of an entry is counted");
         self.lengths[at].1 -= 1;

@@ -201,12 +201,12 @@ impl Map {
             }
             kind::LRU_HASH | kind::LRU_PERCPU_HASH => {
                 let own = def.flags & check::NO_COMMON_LRU != 0;
+                // With a list a CPU the kernel rounds up to the CPUs.
+                let max = if own { max.checked_next_multiple_of(cpus).unwrap_or(max) } else { max };
                 let lru = match config.eviction {
                     Eviction::Exact => lru::Lru::exact(),
                     Eviction::Kernel => lru::Lru::kernel(max, cpus, own),
                 };
-                // With a list a CPU the kernel rounds up to the CPUs.
-                let max = if own { max.next_multiple_of(cpus) } else { max };
                 Kind::Hash(hash::Hash::new(key, layout, max, kind::is_per_cpu(def.kind), Some(lru)))
             }
             kind::SK_STORAGE => Kind::Hash(hash::Hash::new(8, layout, u32::MAX, false, None)),

@@ -106,7 +106,8 @@ impl Table {
     }
 
     /// Gives an element back that is in no bucket.
-    pub(super) fn give(&mut self, node: u32) {
+    pub(super) fn give(&mut self, node: u32, arena: &Arena) {
+        arena.forget(self.nodes[node as usize].at, self.block());
         self.free.push(node);
     }
 

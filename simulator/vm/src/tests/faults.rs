@@ -3,7 +3,7 @@
 use super::{NAME, World, copy, def, frame, function, jump, map, mov, object, put, read, stack};
 use crate::insn::{ADD, B, CALL, DW, H, Insn, JEQ, JMP, JNE, MEM, ST, SUB, W};
 use crate::{
-    EngineKind, FaultKind, Kernel, KernelConfig, LoadSpec, MapDef, Object, ProgramKind, Region, Why, map_kind,
+    EngineKind, Environment, FaultKind, Kernel, KernelConfig, LoadSpec, MapDef, MapId, Object, ProgramKind, Region, Why, map_kind,
 };
 
 fn kernel() -> Kernel {
@@ -81,7 +81,7 @@ fn outside_of_the_stack_and_what_nobody_wrote_there() {
         "program program, instruction 1: load of 8 bytes at the stack of frame 0-8: not all of it was written"
     );
     // A callee sees nothing of what an earlier callee wrote.
-    let calls = [function(3), function(4), mov(0, 0), Insn::exit()];
+    let calls = [function(3), function(5), mov(0, 0), Insn::exit()];
     let writes = [put(-8, 1), mov(0, 0), Insn::exit()];
     let reads = [Insn::load(DW, 0, 10, -8), Insn::exit()];
     let text = fault(&[&calls, &writes, &reads], &[]);
@@ -273,4 +273,34 @@ fn coverage_and_trace_name_instructions() {
     assert_eq!(run.trace[3].source, (Region::Context, 0));
     kernel.trace_instructions(false);
     assert_eq!(kernel.run(id, &mut frame(), &mut World::default()).unwrap().trace, []);
+}
+
+/// A world whose clock is broken.
+struct Broken;
+
+impl Environment for Broken {
+    fn now_ns(&mut self) -> u64 {
+        panic!("no clock");
+    }
+    fn random_u32(&mut self) -> u32 {
+        0
+    }
+    fn emit(&mut self, _: MapId, _: &[u8], _: &[u8]) {}
+}
+
+#[test]
+fn a_panic_in_a_helper_is_an_error_of_that_run() {
+    for engine in EngineKind::ALL {
+        if engine == EngineKind::RbpfJit && cfg!(not(all(target_arch = "x86_64", unix))) {
+            continue;
+        }
+        let mut kernel = Kernel::new(&KernelConfig { engine, ..KernelConfig::default() });
+        let program = [&[Insn::call(5)][..], &EXIT].concat();
+        let loaded = kernel.load(&object(&[&program], &[]), &LoadSpec::default()).unwrap();
+        let id = loaded.programs[NAME];
+        let fault = kernel.run(id, &mut frame(), &mut Broken).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Panic("no clock".into()), "{engine}");
+        let run = kernel.run(id, &mut frame(), &mut World::default()).unwrap();
+        assert_eq!(run.return_value, 0, "{engine}");
+    }
 }

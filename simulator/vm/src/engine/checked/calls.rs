@@ -8,19 +8,9 @@ use crate::{FaultKind, Region};
 /// Helpers behind which pointers into the packet are void, whether it moved or not (`bpf_helper_changes_pkt_data`).
 const CHANGES_PACKET: &[i32] =
     &[9, 10, 11, 13, 18, 19, 31, 38, 39, 43, 44, 50, 54, 63, 65, 73, 74, 75, 76, 90, 91, 143];
-/// map_lookup_elem, map_lookup_percpu_elem.
-const LOOKUPS: &[i32] = &[1, 195];
-const RINGBUF_RESERVE: i32 = 131;
 const RINGBUF_SUBMIT: i32 = 132;
 const RINGBUF_DISCARD: i32 = 133;
 const SK_RELEASE: i32 = 86;
-/// sk_lookup_tcp, sk_lookup_udp, sk_fullsock, tcp_sock, get_listener_sock, skc_lookup_tcp, skc_to_tcp6_sock and so on.
-const SOCKETS: &[i32] = &[84, 85, 95, 96, 98, 99, 136, 137, 138, 139, 140];
-/// Bytes of the larger of `struct bpf_sock` and `struct bpf_tcp_sock`, which programs read.
-const SOCKET: u64 = 128;
-/// get_local_storage, sk_storage_get.
-const STORAGE: &[i32] = &[81, 107];
-
 /// What a helper left behind.
 pub(super) struct After {
     pub(super) r0: u64,
@@ -75,25 +65,15 @@ fn deleted(region: Region) -> Option<Region> {
 }
 
 /// What a helper's result points to.
-fn given_back(scope: &Scope<'_>, number: i32, arguments: [u64; 5], r0: u64, regions: &mut Regions) -> Tag {
+fn given_back(scope: &mut Scope<'_>, number: i32, arguments: [u64; 5], r0: u64, regions: &mut Regions) -> Tag {
     if matches!(number, RINGBUF_SUBMIT | RINGBUF_DISCARD | SK_RELEASE) {
         regions.end(arguments[0], 1, |r| (r == Region::Given).then_some(Region::GivenBack));
     }
     if r0 == 0 {
+        scope.made = None;
         return NUMBER;
     }
-    if LOOKUPS.contains(&number) || STORAGE.contains(&number) {
-        let map = helper::map_of(arguments[0]).filter(|_| helper::map_of(r0).is_none());
-        let size = map.and_then(|id| scope.kernel.maps.get(id)).map(|m| m.value_size());
-        return map.zip(size).map_or(NUMBER, |(id, size)| regions.make(r0, size as u64, Region::MapValue(id)));
-    }
-    if number == RINGBUF_RESERVE {
-        return regions.make(r0, arguments[1], Region::Given);
-    }
-    if SOCKETS.contains(&number) {
-        return regions.make(r0, SOCKET, Region::Given);
-    }
-    NUMBER
+    scope.made.take().map_or(NUMBER, |(len, is)| regions.make(r0, len, is))
 }
 
 /// What a function that a helper calls is given.
