@@ -10,7 +10,7 @@ use crate::input::{self, Input};
 use crate::packet::SLOT;
 use crate::sock::SocketId;
 use crate::scope::Scope;
-use crate::{Fault, Region, FaultKind, Kernel, MapId, ProgramId, ProgramKind, context};
+use crate::{Fault, Region, FaultKind, Kernel, MapId, ProgramId, ProgramKind};
 
 /// What the world gives a run: time, randomness, a CPU, and a place for events.
 pub trait Environment {
