@@ -287,7 +287,15 @@ pub(super) fn load_bytes_relative(scope: &mut Scope<'_>, call: Call) -> Outcome 
 /// `bpf_skb_ecn_set_ce`: 1 if the packet says that it met congestion.
 pub(super) fn ecn_set_ce(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let packet = packet(scope, call)?;
-    let (network, protocol) = (packet.network(), packet.skb.protocol);
+    let (network, mut protocol) = (packet.network(), packet.skb.protocol);
+    // Tags in the frame are looked through, and the network header is where it is all the same.
+    let mut depth = NETWORK;
+    let packet = scope.packet.as_ref().expect("checked with the context");
+    while matches!(protocol, 0x8100 | 0x88a8) {
+        let Some(at) = packet.at(depth + 2, 2) else { return Ok(0) };
+        let inner = scope.kernel.arena.slice(at, 2);
+        (protocol, depth) = (u16::from_be_bytes([inner[0], inner[1]]), depth + 4);
+    }
     let header = match protocol {
         ETH_P_IP => 20,
         ETH_P_IPV6 => 40,
