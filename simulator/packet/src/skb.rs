@@ -114,6 +114,10 @@ pub struct SkBuff {
     pub tunnel_options: Vec<u8>,
     /// What XDP left before the frame for programs of the stack (`data_meta`).
     pub meta: Vec<u8>,
+    /// How many checksums below the outermost are known to be good too (`skb->csum_level`).
+    pub checksum_level: u8,
+    /// Whether there is a packet in the packet (`skb->encapsulation`).
+    pub encapsulation: bool,
     /// Payload bytes a segment, where the packet stands for many; else 0.
     pub gso_size: u16,
     /// How many segments it stands for.
@@ -150,6 +154,8 @@ impl SkBuff {
             tunnel: None,
             tunnel_options: Vec::new(),
             meta: Vec::new(),
+            checksum_level: 0,
+            encapsulation: false,
             gso_size: 0,
             gso_segs: 0,
             tc_classid: 0,

@@ -140,7 +140,7 @@ impl Kernel {
             context: reserve(context::SIZE),
             stacks: reserve(STACKS * STACK),
             packet: reserve(SLOT),
-            frame: reserve(8),
+            frame: reserve(16),
         };
         Self {
             arena,

@@ -4,8 +4,8 @@
 
 use skep_packet::{Checksum, HEADROOM, SkBuff};
 
-use crate::{FaultKind, ProgramKind};
 use crate::arena::Arena;
+use crate::{Errno, FaultKind, ProgramKind};
 
 /// Room for the longest packet and what programs may put before it.
 pub(crate) const SLOT: usize = 256 << 10;
@@ -29,6 +29,8 @@ pub(crate) struct Packet<'a> {
     /// Bytes before what the program sees that stay as they are: the link layer's header.
     hidden: usize,
     kind: ProgramKind,
+    /// Of a message: which bytes `data` and `data_end` show, if not the first element.
+    shown: Option<(usize, usize)>,
 }
 
 /// What a driver leaves of a page for a frame and its headroom (`xdp_data_hard_end`, of 4 KiB).
@@ -57,7 +59,7 @@ impl<'a> Packet<'a> {
             ProgramKind::CgroupSkb | ProgramKind::SkSkb | ProgramKind::SkMsg => 0,
             _ => ETH_HLEN,
         };
-        Ok(Self { skb, slot, start, len, linear, network, meta, hidden, kind })
+        Ok(Self { skb, slot, start, len, linear, network, meta, hidden, kind, shown: None })
     }
 
     /// Copies the packet back.
@@ -80,6 +82,22 @@ impl<'a> Packet<'a> {
 
     pub(crate) fn kind(&self) -> ProgramKind {
         self.kind
+    }
+
+    /// From where to where programs see it, in the arena.
+    pub(crate) fn visible(&self) -> (usize, usize) {
+        let (from, to) = self.shown.unwrap_or((0, self.linear));
+        (self.start + from, self.start + to)
+    }
+
+    /// Programs see these bytes.
+    pub(crate) fn show(&mut self, from: usize, to: usize) {
+        self.shown = Some((from, to));
+    }
+
+    /// Programs see the linear bytes.
+    pub(crate) fn show_linear(&mut self) {
+        self.shown = None;
     }
 
     /// Where the metadata starts in the arena.
@@ -108,17 +126,18 @@ impl<'a> Packet<'a> {
     }
 
     /// `bpf_xdp_adjust_meta`
-    pub(crate) fn adjust_meta(&mut self, by: i32) -> bool {
+    pub(crate) fn adjust_meta(&mut self, by: i32) -> Result<(), Errno> {
         let meta = self.meta as isize - by as isize;
         let lowest = (self.slot + XDP_FRAME) as isize;
         if (self.start as isize - meta) < lowest || meta < 0 {
-            return false;
+            return Err(Errno::EINVAL);
         }
-        if meta % 4 != 0 || meta > 255 {
-            return false;
+        // As long as `meta_len` of `struct skb_shared_info` can say.
+        if meta % 4 != 0 || meta > 252 {
+            return Err(Errno::EACCES);
         }
         self.meta = meta as usize;
-        true
+        Ok(())
     }
 
     /// `bpf_xdp_adjust_tail`, of one buffer.

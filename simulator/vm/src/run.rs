@@ -8,9 +8,9 @@ use skep_packet::SkBuff;
 use crate::engine::Program;
 use crate::input::{self, Input};
 use crate::packet::SLOT;
-use crate::sock::SocketId;
 use crate::scope::Scope;
-use crate::{Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Region, context};
+use crate::sock::SocketId;
+use crate::{Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Region};
 
 /// What the world gives a run: time, randomness, a CPU, and a place for events.
 pub trait Environment {
@@ -145,6 +145,8 @@ pub struct Run {
     pub tail_calls: Vec<TailCall>,
     /// Map accesses in order, if [`Kernel::record_accesses`] is on.
     pub accesses: Vec<Access>,
+    /// What `bpf_set_retval` said that the system call gives back.
+    pub retval: i32,
     /// The socket that `bpf_sk_assign` chose.
     pub assigned: Option<SocketId>,
     /// What `bpf_clone_redirect` sent.

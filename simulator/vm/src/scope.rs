@@ -14,9 +14,9 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use crate::engine::{Program, Stopped};
+use crate::input::Rest;
 use crate::kernel::Slots;
 use crate::legal::{self, FRAME, SPILL, STACK};
-use crate::input::Rest;
 use crate::packet::Packet;
 use crate::{
     Environment, Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Run, TailCall, context, map_kind,
@@ -130,6 +130,7 @@ impl<'a> Scope<'a> {
             chain: Vec::new(),
             tail_calls: Vec::new(),
             accesses: Vec::new(),
+            retval: 0,
             assigned: None,
             clones: Vec::new(),
             timers: Vec::new(),
@@ -139,7 +140,21 @@ impl<'a> Scope<'a> {
         let (running, fault) = (Vec::new(), None);
         let (memory, reserved) = ((0, 0), Vec::new());
         let (rest, made) = (Rest::None, None);
-        Self { kernel, env, packet, cpu, memory, run, tail_result: 0, reserved, rest, made, running, fault, failed_in: None }
+        Self {
+            kernel,
+            env,
+            packet,
+            cpu,
+            memory,
+            run,
+            tail_result: 0,
+            reserved,
+            rest,
+            made,
+            running,
+            fault,
+            failed_in: None,
+        }
     }
 
     pub(crate) fn slots(&self) -> Slots {
@@ -338,8 +353,9 @@ impl<'a> Scope<'a> {
     /// Where the packet's metadata starts, the packet, and its linear end.
     pub(crate) fn packet_bounds(&self) -> [u64; 3] {
         let Some(packet) = &self.packet else { return [0; 3] };
-        let start = self.kernel.arena.address(packet.start());
-        [self.kernel.arena.address(packet.meta()), start, start + packet.linear() as u64]
+        let (start, end) = packet.visible();
+        let (start, end) = (self.kernel.arena.address(start), self.kernel.arena.address(end));
+        [self.kernel.arena.address(packet.meta()), start, end]
     }
 
     /// Writes what helpers change in the context.
@@ -354,7 +370,9 @@ impl<'a> Scope<'a> {
 /// What a panic said.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message").to_owned()
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+        .to_owned()
 }
 
 /// `bpf_tail_call`: 1 if the target has run and the caller has to exit with [`Scope::tail_result`].

@@ -233,7 +233,8 @@ impl Sockets {
                 && (any && s.local.is_ipv4() == destination.is_ipv4() || s.local.ip() == destination.ip());
             fits.then_some((!any, s.bound_dev_if != 0))
         };
-        let bound = || of().filter_map(|e| Some((score(&e.1.0)?, e))).max_by_key(|(s, e)| (*s, u64::MAX - e.0));
+        let bound =
+            || of().filter_map(|e| Some((score(&e.1.0)?, e))).max_by_key(|(s, e)| (*s, u64::MAX - e.0));
         connected.or_else(|| bound().map(|(_, e)| e)).map(|(id, _)| SocketId(*id))
     }
 }

@@ -6,8 +6,8 @@
 
 mod layout;
 
-use crate::arena::Arena;
 use crate::ProgramKind;
+use crate::arena::Arena;
 use crate::packet::Packet;
 pub(crate) use layout::{Access, Layout, Shape, layout};
 
@@ -86,7 +86,8 @@ pub(crate) fn write(at: usize, packet: &Packet<'_>, arena: &mut Arena) {
 
 /// Writes the fields that helpers change.
 pub(crate) fn refresh(at: usize, packet: &Packet<'_>, arena: &mut Arena) {
-    let (data, data_end) = (arena.address(packet.start()), arena.address(packet.start() + packet.linear()));
+    let (from, to) = packet.visible();
+    let (data, data_end) = (arena.address(from), arena.address(to));
     let meta = arena.address(packet.meta());
     let skb = &*packet.skb;
     let c = arena.slice_mut(at, SIZE);

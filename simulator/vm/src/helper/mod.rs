@@ -2,15 +2,20 @@
 //!
 //! One list says what exists. Knows how rbpf calls; each file beside this one knows one group of helpers.
 
+mod callback;
 mod checksum;
 mod format;
 mod maps;
 mod misc;
 mod packet_load;
 mod ring;
+mod room;
+mod route;
 mod skb;
 mod socket;
+mod text;
 mod tunnel;
+mod xdp;
 
 pub(crate) use packet_load::load as load_packet;
 
@@ -59,42 +64,121 @@ helpers! {
     1 maps::lookup;
     2 maps::update;
     3 maps::delete;
+    4 text::probe_read;
     5 misc::ktime_get_ns;
-    6 misc::trace_printk;
+    6 text::trace_printk;
     7 misc::get_prandom_u32;
     8 misc::get_smp_processor_id;
     9 skb::store_bytes;
     10 checksum::l3_csum_replace;
     11 checksum::l4_csum_replace;
+    13 route::clone_redirect;
+    14 misc::get_current_pid_tgid;
+    15 misc::get_current_uid_gid;
+    16 misc::get_current_comm;
+    17 misc::zero;
+    18 room::vlan_push;
+    19 room::vlan_pop;
     20 tunnel::get_key;
     21 tunnel::set_key;
     23 misc::redirect;
+    24 misc::route_realm;
     25 maps::perf_event_output;
     26 skb::load_bytes;
     28 checksum::csum_diff;
+    29 tunnel::get_options;
+    30 tunnel::set_options;
     31 skb::change_proto;
     32 skb::change_type;
     34 skb::get_hash_recalc;
     38 skb::change_tail;
     39 skb::pull_data;
+    40 skb::csum_update;
     41 skb::set_hash_invalid;
+    42 misc::zero;
     43 skb::change_head;
+    44 xdp::adjust_head;
+    45 text::probe_read_str;
+    46 socket::cookie;
+    47 socket::uid;
+    48 skb::set_hash;
+    49 socket::setsockopt;
+    50 room::adjust_room;
+    51 xdp::redirect_map;
+    52 socket::redirect;
+    53 socket::ops_map_update;
+    54 xdp::adjust_meta;
+    57 socket::getsockopt;
+    59 socket::cb_flags_set;
+    60 socket::redirect;
+    61 socket::msg_apply_bytes;
+    62 socket::msg_cork_bytes;
+    63 socket::msg_pull_data;
+    64 socket::bind;
+    65 xdp::adjust_tail;
+    68 skb::load_bytes_relative;
+    69 route::fib_lookup;
+    70 socket::ops_map_update;
+    71 socket::redirect;
+    72 socket::redirect;
+    79 misc::cgroup_id;
+    80 misc::cgroup_id;
+    84 socket::lookup_tcp;
+    85 socket::lookup_udp;
+    86 socket::release;
     87 maps::push;
     88 maps::pop;
     89 maps::peek;
+    90 socket::msg_push_data;
+    91 socket::msg_pop_data;
+    93 callback::spin_lock;
+    94 callback::spin_unlock;
+    95 socket::fullsock;
+    96 socket::tcp_sock;
+    97 skb::ecn_set_ce;
+    98 socket::listener;
+    99 socket::skc_lookup_tcp;
+    105 text::strtol;
+    106 text::strtoul;
+    107 socket::storage_get;
+    108 socket::storage_delete;
+    113 text::probe_read;
+    115 text::probe_read_str;
+    118 misc::jiffies64;
+    122 socket::netns_cookie;
+    124 socket::assign;
     125 misc::ktime_get_boot_ns;
     130 ring::output;
     131 ring::reserve;
     132 ring::submit;
     133 ring::discard;
     134 ring::query;
+    135 skb::csum_level;
     152 misc::redirect_neigh;
     155 misc::redirect_peer;
+    160 misc::ktime_get_ns;
+    163 route::check_mtu;
+    165 text::snprintf;
+    169 callback::timer_init;
+    170 callback::timer_set_callback;
+    171 callback::timer_start;
+    172 callback::timer_cancel;
+    177 text::trace_vprintk;
+    182 text::strncmp;
+    186 misc::get_retval;
+    187 misc::set_retval;
+    188 xdp::buff_len;
+    189 xdp::load_bytes;
+    190 xdp::store_bytes;
+    192 skb::set_tstamp;
     195 maps::lookup_percpu;
+    208 misc::ktime_get_boot_ns;
 }
 
 const OWN: &[(i32, Function)] = &[
     (TAIL_CALL, |_, map, index, _, _| scope::tail_call(map, index as u32)),
+    (callback::FOR_EACH, callback::for_each),
+    (callback::LOOP, callback::run_loop),
     (TAIL_RESULT, |_, _, _, _, _| scope::with(|s| s.tail_result)),
     (ENTER, |_, _, _, _, _| scope::with(|s| s.frame_pointer())),
     (PACKET_LOAD + 1, |_, offset, _, _, _| packet_load::load(offset as i32, 1)),
@@ -146,7 +230,8 @@ pub(crate) const CALLS_BACK: &[i32] = &[164, 170, 180, 181, 209];
 
 /// Whether a program may call this number.
 pub(crate) fn exists(number: i32) -> bool {
-    number == TAIL_CALL || KERNEL.iter().any(|(n, _)| *n == number)
+    matches!(number, TAIL_CALL | callback::FOR_EACH | callback::LOOP)
+        || KERNEL.iter().any(|(n, _)| *n == number)
 }
 
 /// What a program has in its hands for a map: no address, and the same in every run.

@@ -180,7 +180,8 @@ impl Map {
     }
 
     fn kind(def: &MapDef, layout: Layout, config: &KernelConfig, arena: &mut Arena) -> Option<Kind> {
-        let (key, value, max, cpus) = (def.key_size as usize, layout.size, def.max_entries, config.cpus.max(1));
+        let (key, value, max, cpus) =
+            (def.key_size as usize, layout.size, def.max_entries, config.cpus.max(1));
         let hash = |lru| Kind::Hash(hash::Hash::new(key, layout, max, kind::is_per_cpu(def.kind), lru));
         Some(match def.kind {
             kind::ARRAY | kind::PERCPU_ARRAY => Kind::Array(array::Array::create(layout, max, arena)?),
@@ -496,8 +497,7 @@ impl Map {
             Kind::Numbers(_) if beyond && kind::holds_sockets(self.def.kind) => Err(Errno::EINVAL),
             Kind::Numbers(_) | Kind::Programs(_) | Kind::PerfEvents if beyond => Err(Errno::E2BIG),
             Kind::Numbers(m) => {
-                let missing =
-                    if kind::holds_sockets(self.def.kind) { Errno::EINVAL } else { Errno::ENOENT };
+                let missing = if kind::holds_sockets(self.def.kind) { Errno::EINVAL } else { Errno::ENOENT };
                 m.remove(&index).map(drop).ok_or(missing)
             }
             Kind::Programs(m) => m.remove(&index).map(drop).ok_or(Errno::ENOENT),
