@@ -29,6 +29,7 @@ mod compare {
 
 #[cfg(target_os = "linux")]
 #[path = "../../simulator/vm/tests/agree/generator.rs"]
+#[expect(dead_code, reason = "programs on plain memory are for engines alone")]
 mod generator;
 
 #[cfg(target_os = "linux")]

@@ -181,12 +181,17 @@ impl<'r> Body<'r> {
         let op = self.random.pick(&[0x10u8, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0xa0, 0xb0, 0xc0, 0xd0]);
         let class = self.random.pick(&[5u8, 6]);
         let imm = self.random.number() as i32;
-        match self.random.below(12) {
+        let kind = self.random.below(12);
+        match kind {
             0 => self.push(0x05, 0, 0, 0, 0),
             1 => self.push(0x06, 0, 0, 0, 0),
             2 => self.push(0xe5, 0, 0, 0, 0),
             3..8 => self.push(class | op | 8, dst, src, 0, 0),
             _ => self.push(class | op, dst, 0, 0, imm),
+        }
+        if kind < 2 && !self.helpers {
+            // The kernel refuses what cannot be reached.
+            self.jumps.pop();
         }
         mark
     }
