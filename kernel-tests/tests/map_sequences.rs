@@ -319,6 +319,11 @@ mod compare {
         }
 
         fn step(&mut self, n: u64) -> Result<(), String> {
+            if self.random.below(60) == 0 {
+                // Lists of free entries are kept a CPU.
+                self.cpu = self.random.below(self.cpus as u32) as u32;
+                stay_on_cpu(self.cpu).map_err(|e| e.to_string())?;
+            }
             let key = self.key();
             let what = self.random.below(100);
             match what {

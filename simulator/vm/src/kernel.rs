@@ -262,8 +262,9 @@ impl Kernel {
             }
             return self.prog_array_set(map, index, Some(ProgramId(number()?)));
         }
-        if kind == map_kind::ARRAY_OF_MAPS && flags != 0 {
-            return Err(Errno::EINVAL);
+        if kind == map_kind::ARRAY_OF_MAPS {
+            // Before the map is looked for that the value names.
+            self.maps.get(map).ok_or(Errno::ENOENT)?.check_index(key, flags)?;
         }
         if map_kind::holds_maps(kind) {
             self.check_inner(map, MapId(number()?))?;

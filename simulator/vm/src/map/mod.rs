@@ -382,7 +382,7 @@ impl Map {
     }
 
     /// `bpf_fd_array_map_update_elem`, of what holds descriptors.
-    fn check_index(&self, key: &[u8], flags: u64) -> Result<(), Errno> {
+    pub(crate) fn check_index(&self, key: &[u8], flags: u64) -> Result<(), Errno> {
         if flags != 0 {
             return Err(Errno::EINVAL);
         }
