@@ -6,6 +6,7 @@
 mod args;
 mod diagnostics;
 mod explain;
+mod prog;
 mod run;
 mod terminal;
 mod verify;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let status = match args.command {
         Command::Run(run) => run::run(&run),
+        Command::Prog(prog) => prog::prog(&prog),
         Command::Verify(verify) => verify::verify(&verify),
         Command::Explain { reason } => explain::explain(reason.as_deref()),
         Command::Completions { shell } => {

@@ -40,6 +40,14 @@ pub enum Error {
         /// The helper's number (`enum bpf_func_id`).
         helper: i32,
     },
+    /// What is wrong with a program, and the section that it stands in.
+    #[error("section {section}, {error}")]
+    Section {
+        /// The section's name.
+        section: String,
+        /// What is wrong.
+        error: Box<Error>,
+    },
     /// A map cannot be created, or the one given for it does not fit.
     #[error("map {map}: {what}")]
     Map {

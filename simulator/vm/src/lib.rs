@@ -21,7 +21,7 @@
 
 mod arena;
 mod context;
-mod elf;
+mod disassembly;
 mod engine;
 mod error;
 mod helper;
@@ -30,6 +30,7 @@ mod insn;
 mod kernel;
 mod kind;
 mod legal;
+mod link;
 mod load;
 mod map;
 mod object;
@@ -37,19 +38,23 @@ mod packet;
 mod run;
 mod scope;
 mod sock;
+mod test_run;
 
 #[cfg(test)]
 mod tests;
 
+pub use disassembly::{Line, Listing, helper_name, map_kind_name};
 pub use engine::EngineKind;
 pub use error::{BadAccess, Doing, Errno, Error, Fault, FaultKind, Region, Why};
 pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
 pub use map::{Eviction, kind as map_kind};
 pub use kind::ProgramKind;
-pub use object::{Global, MapDef, Object};
+pub use object::{Global, InitialValue, MapDef, Object, SourceLine};
 pub use input::{Input, SkMsg, SockAddr, SockOps, Sockopt, XdpBuff};
+pub use test_run::{TestError, TestInput, TestOutput};
 pub use run::{
     Access, Environment, FibAnswer, FibQuestion, FibRefusal, Op, Redirect, RedirectKind, Run, SocketQuestion, Stats,
     Step, TailCall, Timer,
 };
 pub use sock::{Socket, SocketId};
+pub use skep_packet::{Checksum, PacketType, SkBuff, Tunnel, VlanTag};

@@ -52,9 +52,9 @@ pub(crate) struct Layout {
 impl Layout {
     /// The field that an access touches first, if any.
     pub(crate) fn touched(&self, offset: i32, width: i32) -> Option<&'static Field> {
-        self.fields
-            .iter()
-            .find(|f| offset < i32::from(f.offset) + i32::from(f.size) && i32::from(f.offset) < offset + width)
+        self.fields.iter().find(|f| {
+            offset < i32::from(f.offset) + i32::from(f.size) && i32::from(f.offset) < offset + width
+        })
     }
 }
 
@@ -364,7 +364,8 @@ mod tests {
 
     #[test]
     fn fields_follow_each_other_inside_of_their_structure() {
-        for layout in [TC, CGROUP_SKB, SK_SKB, SOCKET_FILTER, XDP, SOCK, SOCK_ADDR, SOCKOPT, SOCK_OPS, SK_MSG] {
+        for layout in [TC, CGROUP_SKB, SK_SKB, SOCKET_FILTER, XDP, SOCK, SOCK_ADDR, SOCKOPT, SOCK_OPS, SK_MSG]
+        {
             let mut end = 0;
             for field in layout.fields {
                 assert!(field.offset >= end, "{}.{}", layout.name, field.name);

@@ -5,13 +5,12 @@
 //! because no panic may unwind through code without unwind tables.
 #![expect(unsafe_code, reason = "machine code is made and entered here")]
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
-use super::{Engine, Site, Stopped, filled, refused, rbpf};
+use super::{Engine, Site, Stopped, filled, rbpf, refused};
 use crate::legal::Sound;
 use crate::{Error, FaultKind, helper, scope};
 
@@ -34,7 +33,8 @@ unsafe impl Sync for Pages {}
 impl Pages {
     /// Writable pages. The kernel gives memory to those that are touched.
     fn new(len: usize) -> Result<Self, String> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         let len = len.next_multiple_of(4096);
         // SAFETY: a new mapping at a place that the kernel chooses.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
@@ -79,7 +79,8 @@ impl Jit {
         for (number, _) in rbpf::called(&insns) {
             vm.register_helper(number, thunks.function(number as i32)).map_err(debug)?;
         }
-        let pages = Pages::new(insns.len() * BYTES_AN_INSTRUCTION + BYTES_AROUND).map_err(|e| refused(sound, e))?;
+        let pages =
+            Pages::new(insns.len() * BYTES_AN_INSTRUCTION + BYTES_AROUND).map_err(|e| refused(sound, e))?;
         // SAFETY: the pages live as long as the engine, and nobody else writes to them.
         let memory = unsafe { std::slice::from_raw_parts_mut(pages.at.as_ptr(), pages.len) };
         vm.set_jit_exec_memory(memory).map_err(debug)?;
@@ -153,12 +154,7 @@ extern "C" fn enter(a: u64, b: u64, c: u64, d: u64, e: u64, helper: usize) -> u6
     // SAFETY: only thunks call this, and each has put a helper's address here.
     let helper = unsafe { std::mem::transmute::<usize, helper::Function>(helper) };
     catch_unwind(AssertUnwindSafe(|| helper(a, b, c, d, e))).unwrap_or_else(|panic| {
-        scope::with(|scope| scope.fail(FaultKind::Panic(message(&*panic))));
+        scope::with(|scope| scope.fail(FaultKind::Panic(scope::message(&*panic))));
         0
     })
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message").to_owned()
 }

@@ -204,6 +204,21 @@ pub(crate) fn all() -> impl Iterator<Item = (i32, Function)> {
     KERNEL.iter().chain(OWN).copied()
 }
 
+/// What a call of one of legal code's own helpers does, as text.
+pub(crate) fn own_name(number: i32) -> Option<String> {
+    let name = match number {
+        TAIL_RESULT => "result of the tail call",
+        ENTER => "frame",
+        SDIV64 => "sdiv64",
+        SMOD64 => "smod64",
+        SDIV32 => "sdiv32",
+        SMOD32 => "smod32",
+        _ if (PACKET_LOAD..=PACKET_LOAD + 4).contains(&number) => "load from the packet",
+        _ => return None,
+    };
+    Some(format!("[{name}]"))
+}
+
 /// What a number stands for.
 pub(crate) fn function(number: i32) -> Option<Function> {
     all().find(|(n, _)| *n == number).map(|(_, function)| function)

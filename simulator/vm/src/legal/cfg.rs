@@ -6,8 +6,9 @@ use std::ops::Range;
 use super::{FRAMES_MAX, Illegal};
 use crate::helper;
 use crate::insn::{
-    ABS, ALU, ALU64, ATOMIC, B, CALL, CMPXCHG, DIV, DW, END, EXIT, FETCH, FP, H, Insn, JA, JCOND, JMP, JMP32, LD,
-    LD_IMM64, LDX, LOAD_ACQ, MEM, MEMSX, MOD, MOV, NEG, PSEUDO_CALL, PSEUDO_FUNC, ST, STORE_REL, STX, W, XCHG,
+    ABS, ALU, ALU64, ATOMIC, B, CALL, CMPXCHG, DIV, DW, END, EXIT, FETCH, FP, H, Insn, JA, JCOND, JMP, JMP32,
+    LD, LD_IMM64, LDX, LOAD_ACQ, MEM, MEMSX, MOD, MOV, NEG, PSEUDO_CALL, PSEUDO_FUNC, ST, STORE_REL, STX, W,
+    XCHG,
 };
 
 /// A function: its instructions and its blocks, in order.
@@ -45,7 +46,8 @@ pub(crate) fn functions(insns: &[Insn]) -> Result<(Vec<Function>, usize), Illega
     visit(insns, &ranges, 0, &mut Vec::new(), &mut order)?;
     order.reverse();
     let depth = check_depth(insns, &ranges, &order)?;
-    let functions: Result<Vec<Function>, Illegal> = order.into_iter().map(|start| function(insns, &second, ranges[&start].clone())).collect();
+    let functions: Result<Vec<Function>, Illegal> =
+        order.into_iter().map(|start| function(insns, &second, ranges[&start].clone())).collect();
     Ok((functions?, depth))
 }
 
@@ -87,7 +89,11 @@ fn check(i: Insn) -> Result<(), String> {
         STX if i.mode() == MEM => Ok(()),
         STX if i.mode() == ATOMIC && i.imm == STORE_REL => Ok(()),
         STX if i.mode() == ATOMIC && i.imm == LOAD_ACQ => {
-            if i.dst == FP { Err("r10 is read only".into()) } else { Ok(()) }
+            if i.dst == FP {
+                Err("r10 is read only".into())
+            } else {
+                Ok(())
+            }
         }
         STX if i.mode() == ATOMIC && matches!(i.size(), W | DW) => match i.imm {
             XCHG | CMPXCHG => Ok(()),

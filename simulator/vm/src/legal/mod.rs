@@ -144,12 +144,7 @@ impl Illegal {
 }
 
 /// Checks a program's structure. `maps` and `sections` are what its 16-byte loads may refer to.
-pub(crate) fn sound(
-    name: &str,
-    linked: &Linked,
-    maps: usize,
-    sections: &[Vec<u8>],
-) -> Result<Sound, Error> {
+pub(crate) fn sound(name: &str, linked: &Linked, maps: usize, sections: &[Vec<u8>]) -> Result<Sound, Error> {
     let Some(kind) = linked.kind else {
         let what =
             format!("programs of section kind {} are not supported here, only sched_cls", linked.section);
@@ -170,9 +165,7 @@ pub(crate) fn sound(
 fn check_packet_loads(insns: &[Insn], kind: ProgramKind) -> Result<(), Illegal> {
     let at = insns.iter().position(|i| i.is_packet_load());
     match at {
-        Some(at) if !kind.has_skb() => {
-            Err(Illegal::at(at, "LD_ABS and LD_IND are for programs on packets"))
-        }
+        Some(at) if !kind.has_skb() => Err(Illegal::at(at, "LD_ABS and LD_IND are for programs on packets")),
         _ => Ok(()),
     }
 }

@@ -7,10 +7,10 @@ use super::emit::{Emit, Label};
 use super::{LOOPS, TEMPORARY, spill};
 use crate::helper;
 use crate::insn::{
-    ADD, ALU, ALU64, AND, ARSH, ATOMIC, CMPXCHG, DIV, DW, END, FETCH, FP, IND, Insn, JA, JEQ, JGE, JGT, JLE, JLT,
-    JMP, JMP32, JNE, JSGE, LD, LDX, LOAD_ACQ, LSH, MEMSX, MOD, MOV, NEG, STORE_REL, STX, W, X, XCHG, XOR,
+    ADD, ALU, ALU64, AND, ARSH, ATOMIC, CMPXCHG, DIV, DW, END, FETCH, FP, IND, Insn, JA, JEQ, JGE, JGT, JLE,
+    JLT, JMP, JMP32, JNE, JSGE, LD, LDX, LOAD_ACQ, LSH, MEMSX, MOD, MOV, NEG, STORE_REL, STX, W, X, XCHG,
+    XOR,
 };
-
 
 /// Emits what does in rbpf what `insn` does in the kernel. `target` is where it jumps, if it is a jump.
 pub(crate) fn rewrite(insn: Insn, target: Option<Label>, out: &mut Emit) {

@@ -5,8 +5,8 @@
 
 use crate::helper;
 use crate::insn::{
-    ABS, ADD, ALU, ALU64, AND, ARSH, ATOMIC, CMPXCHG, DIV, END, FP, IND, Insn, JA, JEQ, JGE, JGT, JLE, JLT, JMP,
-    JMP32, JNE, JSGE, JSLT, LD, LDX, LOAD_ACQ, LSH, MEMSX, MOD, MOV, NEG, ST, STORE_REL, STX, XOR,
+    ABS, ADD, ALU, ALU64, AND, ARSH, ATOMIC, CMPXCHG, DIV, END, FP, IND, Insn, JA, JEQ, JGE, JGT, JLE, JLT,
+    JMP, JMP32, JNE, JSGE, JSLT, LD, LDX, LOAD_ACQ, LSH, MEMSX, MOD, MOV, NEG, ST, STORE_REL, STX, XOR,
 };
 use crate::legal::cfg::{self, Function};
 use crate::legal::{Sound, Value};
@@ -15,22 +15,87 @@ use crate::legal::{Sound, Value};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Do {
-    Add64, Sub64, Mul64, Or64, And64, Lsh64, Rsh64, Xor64, Arsh64, Div64, Mod64, Sdiv64, Smod64, Neg64, Mov64,
-    Add32, Sub32, Mul32, Or32, And32, Lsh32, Rsh32, Xor32, Arsh32, Div32, Mod32, Sdiv32, Smod32, Neg32, Mov32,
+    Add64,
+    Sub64,
+    Mul64,
+    Or64,
+    And64,
+    Lsh64,
+    Rsh64,
+    Xor64,
+    Arsh64,
+    Div64,
+    Mod64,
+    Sdiv64,
+    Smod64,
+    Neg64,
+    Mov64,
+    Add32,
+    Sub32,
+    Mul32,
+    Or32,
+    And32,
+    Lsh32,
+    Rsh32,
+    Xor32,
+    Arsh32,
+    Div32,
+    Mod32,
+    Sdiv32,
+    Smod32,
+    Neg32,
+    Mov32,
     /// Extends the sign, `off` bits from the top.
-    Sign64, Sign32,
-    Low16, Low32, Nothing, Swap16, Swap32, Swap64,
-    Load1, Load2, Load4, Load8, LoadSigned1, LoadSigned2, LoadSigned4,
-    Store1, Store2, Store4, Store8,
+    Sign64,
+    Sign32,
+    Low16,
+    Low32,
+    Nothing,
+    Swap16,
+    Swap32,
+    Swap64,
+    Load1,
+    Load2,
+    Load4,
+    Load8,
+    LoadSigned1,
+    LoadSigned2,
+    LoadSigned4,
+    Store1,
+    Store2,
+    Store4,
+    Store8,
     /// `imm` is the operation.
-    Atomic4, Atomic8,
+    Atomic4,
+    Atomic8,
     /// A constant.
     Constant,
     /// What a load filled in, by index.
     Slot,
-    Jump, MayGoto,
-    Eq64, Gt64, Ge64, Set64, Ne64, Sgt64, Sge64, Lt64, Le64, Slt64, Sle64,
-    Eq32, Gt32, Ge32, Set32, Ne32, Sgt32, Sge32, Lt32, Le32, Slt32, Sle32,
+    Jump,
+    MayGoto,
+    Eq64,
+    Gt64,
+    Ge64,
+    Set64,
+    Ne64,
+    Sgt64,
+    Sge64,
+    Lt64,
+    Le64,
+    Slt64,
+    Sle64,
+    Eq32,
+    Gt32,
+    Ge32,
+    Set32,
+    Ne32,
+    Sgt32,
+    Sge32,
+    Lt32,
+    Le32,
+    Slt32,
+    Sle32,
     /// A function, by operation.
     Call,
     /// A helper, by number.
@@ -140,14 +205,9 @@ impl Code {
             self.push(at, Op { what: Do::Check, dst: register, src: ZERO, width: 0, off: 0, imm: 0 });
         }
         let op = match program.values.get(&at) {
-            Some(Value::Constant(constant)) => Op {
-                what: Do::Constant,
-                dst: insn.dst,
-                src: ZERO,
-                width: 0,
-                off: 0,
-                imm: *constant as i64,
-            },
+            Some(Value::Constant(constant)) => {
+                Op { what: Do::Constant, dst: insn.dst, src: ZERO, width: 0, off: 0, imm: *constant as i64 }
+            }
             Some(value) => {
                 self.slots.push(*value);
                 let imm = self.slots.len() as i64 - 1;
@@ -278,7 +338,13 @@ fn reads(i: Insn, main: bool) -> u16 {
         STX if i.mode() == ATOMIC && i.imm == LOAD_ACQ => src,
         STX if i.mode() == ATOMIC && i.imm == CMPXCHG => dst | src | 1,
         STX => dst | src,
-        ALU | ALU64 if i.op() == MOV => if i.is_reg() { src } else { 0 },
+        ALU | ALU64 if i.op() == MOV => {
+            if i.is_reg() {
+                src
+            } else {
+                0
+            }
+        }
         ALU | ALU64 if i.op() == END || i.op() == NEG => dst,
         ALU | ALU64 => dst | if i.is_reg() { src } else { 0 },
         // A function of the program may have nothing to give; the program itself has.
@@ -309,7 +375,8 @@ fn step(i: Insn, written: u16) -> u16 {
 /// For each block that can be reached, the registers that are written on every way to it.
 fn written(insns: &[Insn], function: &Function, entry: u16) -> Vec<Option<u16>> {
     let mut states: Vec<Option<u16>> = vec![None; function.blocks.len()];
-    let start = function.blocks.iter().position(|b| b.start == function.start).expect("a function has a first block");
+    let start =
+        function.blocks.iter().position(|b| b.start == function.start).expect("a function has a first block");
     states[start] = Some(entry);
     let mut work = vec![start];
     while let Some(number) = work.pop() {

@@ -2,7 +2,10 @@
 //!
 //! Registers are values with tags beside them. Nothing is read or written but through [`Regions::find`], which says
 //! that the bytes belong to what the pointer was made for.
-#![expect(unsafe_code, reason = "programs use real addresses; each is used right behind the check of its region")]
+#![expect(
+    unsafe_code,
+    reason = "programs use real addresses; each is used right behind the check of its region"
+)]
 
 use super::calls::{self, After};
 use super::decode::{Do, Op, ZERO};
@@ -127,8 +130,7 @@ impl<'a> Machine<'a> {
     #[cold]
     fn load_context(&self, address: u64, width: u64) -> Result<(u64, Tag), FaultKind> {
         let found = self.regions().load_context(address, width);
-        let (at, wide, tag) =
-            found.map_err(|why| self.refused(Doing::Load, CONTEXT, address, width, why))?;
+        let (at, wide, tag) = found.map_err(|why| self.refused(Doing::Load, CONTEXT, address, width, why))?;
         // SAFETY: a field of the context, or the pointer that stands behind it, and `wide` is one of these.
         let value = unsafe {
             match wide {
@@ -377,7 +379,8 @@ impl<'a> Machine<'a> {
             macro_rules! alu32 {
                 ($f:expr) => {{
                     let f: fn(u32, u32) -> u32 = $f;
-                    self.r[d] = u64::from(f(self.r[d] as u32, (self.r[s] as u32).wrapping_add(op.imm as u32)));
+                    self.r[d] =
+                        u64::from(f(self.r[d] as u32, (self.r[s] as u32).wrapping_add(op.imm as u32)));
                     self.t[d] = NUMBER;
                 }};
             }
