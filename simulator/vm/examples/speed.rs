@@ -59,7 +59,9 @@ fn main() {
         for _ in 0..20 {
             let start = Instant::now();
             for _ in 0..200 {
-                kernel.run_memory(loaded.programs["loop"], &mut memory, &mut Nothing).expect("it does not fault");
+                kernel
+                    .run_memory(loaded.programs["loop"], &mut memory, &mut Nothing)
+                    .expect("it does not fault");
             }
             best = best.min(start.elapsed().as_nanos() as f64 / 200.0 / 9002.0);
         }

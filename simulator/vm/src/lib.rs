@@ -46,15 +46,15 @@ mod tests;
 pub use disassembly::{Line, Listing, helper_name, map_kind_name};
 pub use engine::EngineKind;
 pub use error::{BadAccess, Doing, Errno, Error, Fault, FaultKind, Region, Why};
-pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
-pub use map::{Eviction, kind as map_kind};
-pub use kind::ProgramKind;
-pub use object::{Global, InitialValue, MapDef, Object, SourceLine};
 pub use input::{Input, SkMsg, SockAddr, SockOps, Sockopt, XdpBuff};
-pub use test_run::{TestError, TestInput, TestOutput};
+pub use kernel::{Kernel, KernelConfig, LoadSpec, Loaded, MapId, ProgramId, UpdateMode};
+pub use kind::ProgramKind;
+pub use map::{Eviction, kind as map_kind};
+pub use object::{Global, InitialValue, MapDef, Object, SourceLine};
 pub use run::{
-    Access, Environment, FibAnswer, FibQuestion, FibRefusal, Op, Redirect, RedirectKind, Run, SocketQuestion, Stats,
-    Step, TailCall, Timer,
+    Access, Environment, FibAnswer, FibQuestion, FibRefusal, Op, Redirect, RedirectKind, Run, SocketQuestion,
+    Stats, Step, TailCall, Timer,
 };
-pub use sock::{Socket, SocketId};
 pub use skep_packet::{Checksum, PacketType, SkBuff, Tunnel, VlanTag};
+pub use sock::{Socket, SocketId};
+pub use test_run::{TestError, TestInput, TestOutput};

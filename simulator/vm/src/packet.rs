@@ -4,8 +4,8 @@
 
 use skep_packet::{Checksum, HEADROOM, SkBuff};
 
-use crate::{Errno, FaultKind, ProgramKind};
 use crate::arena::Arena;
+use crate::{Errno, FaultKind, ProgramKind};
 
 /// Room for the longest packet and what programs may put before it.
 pub(crate) const SLOT: usize = 256 << 10;

@@ -8,8 +8,8 @@ use skep_packet::SkBuff;
 use crate::engine::Program;
 use crate::input::{self, Input};
 use crate::packet::SLOT;
-use crate::sock::SocketId;
 use crate::scope::Scope;
+use crate::sock::SocketId;
 use crate::{Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Region};
 
 /// What the world gives a run: time, randomness, a CPU, and a place for events.

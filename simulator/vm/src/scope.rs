@@ -14,9 +14,9 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use crate::engine::{Program, Stopped};
+use crate::input::Rest;
 use crate::kernel::Slots;
 use crate::legal::{self, FRAME, SPILL, STACK};
-use crate::input::Rest;
 use crate::packet::Packet;
 use crate::{
     Environment, Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Run, TailCall, context, map_kind,
@@ -128,7 +128,21 @@ impl<'a> Scope<'a> {
         let (running, fault) = (std::mem::take(&mut kernel.running), None);
         let (memory, reserved) = ((0, 0), Vec::new());
         let (rest, made) = (Rest::None, None);
-        Self { kernel, env, packet, cpu, memory, run, tail_result: 0, reserved, rest, made, running, fault, failed_in: None }
+        Self {
+            kernel,
+            env,
+            packet,
+            cpu,
+            memory,
+            run,
+            tail_result: 0,
+            reserved,
+            rest,
+            made,
+            running,
+            fault,
+            failed_in: None,
+        }
     }
 
     pub(crate) fn slots(&self) -> Slots {
@@ -344,7 +358,9 @@ impl<'a> Scope<'a> {
 /// What a panic said.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message").to_owned()
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+        .to_owned()
 }
 
 /// `bpf_tail_call`: 1 if the target has run and the caller has to exit with [`Scope::tail_result`].

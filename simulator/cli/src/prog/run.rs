@@ -73,7 +73,8 @@ pub(super) fn run(args: &RunArgs) -> Done {
     for (_, state) in &states {
         spec.globals.extend(state.globals.clone());
     }
-    let mut kernel = Kernel::new(&KernelConfig { cpus: args.cpus, engine: args.engine.into(), ..KernelConfig::default() });
+    let mut kernel =
+        Kernel::new(&KernelConfig { cpus: args.cpus, engine: args.engine.into(), ..KernelConfig::default() });
     // Other programs are loaded beside it where they can be: tail calls reach them by name.
     let object = runnable(&object, &name).map_err(of_object)?;
     let loaded = kernel.load(&object, &spec).map_err(of_object)?;

@@ -103,7 +103,8 @@ impl State {
             registers[n + 1] = from.map_or(Held::Other, |r| seen(self.register(r)));
         }
         registers[usize::from(FP)] = Held::Frame(0, 0);
-        let stack = self.stack.iter().map(|((level, at), held)| ((level.saturating_add(1), *at), seen(*held)));
+        let stack =
+            self.stack.iter().map(|((level, at), held)| ((level.saturating_add(1), *at), seen(*held)));
         Self { registers, stack: stack.collect() }
     }
 
@@ -206,7 +207,9 @@ pub(crate) fn accesses(
         for (block, state) in function.blocks.iter().zip(solve(insns, function, entry)) {
             let Some(mut state) = state else { continue };
             for at in cfg::instructions(insns, block) {
-                if let Some(access) = access(insns[at], &state, layout).map_err(|what| Illegal::At(at, what))? {
+                if let Some(access) =
+                    access(insns[at], &state, layout).map_err(|what| Illegal::At(at, what))?
+                {
                     found.insert(at, access);
                 }
                 if let Some((callee, given)) = called(insns[at], at, &state) {

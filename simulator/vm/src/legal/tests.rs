@@ -8,7 +8,8 @@ use crate::insn::{
     JMP32, LDX, LSH, MEM, MEMSX, MOD, MOV, NEG, ST, STX, W, X, XCHG, XOR,
 };
 use crate::{
-    EngineKind, Environment, Error, Fault, FaultKind, Kernel, KernelConfig, LoadSpec, MapId, Object, ProgramKind,
+    EngineKind, Environment, Error, Fault, FaultKind, Kernel, KernelConfig, LoadSpec, MapId, Object,
+    ProgramKind,
 };
 
 struct Nothing;

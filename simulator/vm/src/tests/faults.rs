@@ -3,7 +3,8 @@
 use super::{NAME, World, copy, def, frame, function, jump, map, mov, object, put, read, stack};
 use crate::insn::{ADD, B, CALL, DW, H, Insn, JEQ, JMP, JNE, MEM, ST, SUB, W};
 use crate::{
-    EngineKind, Environment, FaultKind, Kernel, KernelConfig, LoadSpec, MapDef, MapId, Object, ProgramKind, Region, Why, map_kind,
+    EngineKind, Environment, FaultKind, Kernel, KernelConfig, LoadSpec, MapDef, MapId, Object, ProgramKind,
+    Region, Why, map_kind,
 };
 
 fn kernel() -> Kernel {
@@ -53,7 +54,8 @@ fn outside_of_the_packet() {
 #[test]
 fn a_packet_pointer_from_before_a_helper_changed_it() {
     // r6 = context, r7 = data, pull_data(ctx, 0), then r7 again.
-    let stale = [copy(6, 1), read(7, 1, 76), mov(2, 0), Insn::call(39), Insn::load(B, 0, 7, 12), Insn::exit()];
+    let stale =
+        [copy(6, 1), read(7, 1, 76), mov(2, 0), Insn::call(39), Insn::load(B, 0, 7, 12), Insn::exit()];
     assert_eq!(
         fault(&[&stale], &[]),
         "program program, instruction 4: load of 1 bytes at the packet as it was before a helper changed it+12: \
@@ -93,7 +95,10 @@ fn a_frame_that_has_returned_and_pointers_that_outlive_theirs() {
     let returned = [function(1), Insn::exit()];
     let returns = [copy(0, 10), Insn::exit()];
     let text = fault(&[&returned, &returns], &[]);
-    assert!(text.contains("instruction 3: ") && text.ends_with("a pointer to a frame would outlive it"), "{text}");
+    assert!(
+        text.contains("instruction 3: ") && text.ends_with("a pointer to a frame would outlive it"),
+        "{text}"
+    );
     // The callee stores its frame pointer into its caller's frame.
     let given = [copy(1, 10), function(1), Insn::exit()];
     let keeps = [Insn::store(DW, 1, -8, 10), mov(0, 0), Insn::exit()];

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::insn::{ADD, JEQ, STX};
-use crate::{EngineKind, Input, RedirectKind, SkMsg, SockAddr, SockOps, Socket, SocketId, Sockopt, XdpBuff, map_kind};
+use crate::{
+    EngineKind, Input, RedirectKind, SkMsg, SockAddr, SockOps, Socket, SocketId, Sockopt, XdpBuff, map_kind,
+};
 
 const ENGINES: &[EngineKind] = &[EngineKind::Rbpf, EngineKind::Checked];
 
@@ -124,8 +126,7 @@ fn connect_is_sent_elsewhere() {
         let mut kernel = with_engine(*engine);
         let (id, _) = loaded(&mut kernel, &program(ProgramKind::CgroupSockAddr, &[&code], &[]));
         let socket = kernel.add_socket(Socket { cookie: 77, ..Socket::default() });
-        let mut address =
-            SockAddr { socket, user: at("10.96.0.1:80"), kind: 1, protocol: 6, source: None };
+        let mut address = SockAddr { socket, user: at("10.96.0.1:80"), kind: 1, protocol: 6, source: None };
         let run = kernel.run_on(id, Input::SockAddr(&mut address), &mut World::default()).unwrap();
         assert_eq!((run.return_value, address.user), (77, at("10.0.0.9:8080")), "{engine}");
     }
@@ -163,7 +164,8 @@ fn a_connection_is_kept_in_a_map_and_messages_are_sent_on_through_it() {
     for engine in ENGINES {
         let mut kernel = with_engine(*engine);
         let def = def(map_kind::SOCKHASH, 8, 8, 4);
-        let (keep, l) = loaded(&mut kernel, &program(ProgramKind::SockOps, &[&keep], std::slice::from_ref(&def)));
+        let (keep, l) =
+            loaded(&mut kernel, &program(ProgramKind::SockOps, &[&keep], std::slice::from_ref(&def)));
         let send = program(ProgramKind::SkMsg, &[&send], &[def]);
         let spec = LoadSpec { maps: l.maps.clone(), ..LoadSpec::default() };
         let send = kernel.load(&send, &spec).unwrap().programs[NAME];

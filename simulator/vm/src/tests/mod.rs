@@ -1,5 +1,6 @@
 //! Whole runs: programs written by hand, and the objects that skep ships.
 
+mod callbacks;
 mod context;
 mod faults;
 mod helpers;

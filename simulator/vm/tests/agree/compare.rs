@@ -19,23 +19,23 @@ impl Environment for World {
 }
 
 /// The engines that this machine has.
-pub fn engines() -> Vec<EngineKind> {
+pub(crate) fn engines() -> Vec<EngineKind> {
     let jit = cfg!(all(target_arch = "x86_64", unix));
     let all = [EngineKind::Checked, EngineKind::Rbpf, EngineKind::RbpfJit];
     all.into_iter().filter(|e| *e != EngineKind::RbpfJit || jit).collect()
 }
 
 /// Kernels that programs are loaded into one after another: making one costs more than a program does.
-pub struct Engines(Vec<(EngineKind, Kernel)>);
+pub(crate) struct Engines(Vec<(EngineKind, Kernel)>);
 
 impl Engines {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let kernel = |engine| Kernel::new(&KernelConfig { engine, ..KernelConfig::default() });
         Self(engines().into_iter().map(|engine| (engine, kernel(engine))).collect())
     }
 
     /// Runs the program of a seed on all; what differs is an error with the seed in it.
-    pub fn compare(&mut self, seed: u64) -> Result<(), String> {
+    pub(crate) fn compare(&mut self, seed: u64) -> Result<(), String> {
         let mut random = Random::new(seed);
         let length = 5 + random.word() % 60;
         let code = generator::program(&mut random, length);

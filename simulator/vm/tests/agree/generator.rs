@@ -5,21 +5,21 @@
 //! forward, but for loops around a counter; functions get the memory's address as their first argument.
 
 /// Bytes of memory that a program is given.
-pub const MEMORY: usize = 128;
+pub(crate) const MEMORY: usize = 128;
 /// Where in the stack loops count; below it is what the program may use.
 const COUNTER: i16 = -72;
 
 /// xorshift64*: the same programs from the same seed on every machine.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         random.word();
         random
     }
 
-    pub fn word(&mut self) -> u64 {
+    pub(crate) fn word(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -35,7 +35,7 @@ impl Random {
     }
 
     /// A number at which arithmetic goes wrong, or any other.
-    pub fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         const EDGES: [u64; 14] = [
             0,
             1,
@@ -110,7 +110,8 @@ impl<'r> Body<'r> {
     }
 
     fn arithmetic(&mut self) {
-        let op = self.random.pick(&[0x00u8, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x90, 0xa0, 0xb0, 0xc0]);
+        let op =
+            self.random.pick(&[0x00u8, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x90, 0xa0, 0xb0, 0xc0]);
         let class = self.random.pick(&[0x04u8, 0x07]);
         let by_register = self.random.below(2) == 0;
         let (dst, src) = (self.register(), self.register());
@@ -281,7 +282,7 @@ impl<'r> Body<'r> {
 }
 
 /// A program of about `length` instructions, as bytes.
-pub fn program(random: &mut Random, length: u64) -> Vec<u8> {
+pub(crate) fn program(random: &mut Random, length: u64) -> Vec<u8> {
     let mut calls = Vec::new();
     let mut main = Body::new(random, &[0, 1, 2, 3, 4, 5, 6, 7, 8]);
     main.push(0xbf, 9, 1, 0, 0);
