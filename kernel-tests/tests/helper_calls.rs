@@ -162,7 +162,7 @@ mod compare {
         let number = Number;
         let offset = |r: &mut Random| i64::from(r.below(len as u32 + 10));
         let size = |r: &mut Random| i64::from(1 + r.below(64));
-        let choice = if name == "tc" { random.below(26) } else { 100 + random.below(9) };
+        let choice = if name == "tc" { random.below(32) } else { 100 + random.below(9) };
         let (helper, arguments) = match choice {
             0 | 1 => {
                 let flags = random.of(&[0, 0, 1, 2, 3, 4]);
@@ -260,6 +260,21 @@ mod compare {
                 let helper = random.of(&[105, 106]) as i32;
                 (helper, vec![Buffer, number(16), number(base), Half])
             }
+            26 => {
+                buffer[0] &= 0x00ff_ffff_00ff_ffff;
+                buffer[2] &= 0x0000_ffff_ffff;
+                buffer[3] &= 0xffff_ffff_0000_0000;
+                let size = random.of(&[8, 22, 24, 28, 44, 44, 30]);
+                (21, vec![Context, Buffer, number(size), number(random.of(&[0, 0, 2, 4, 8, 16, 32]))])
+            }
+            27 => {
+                let size = random.of(&[8, 22, 24, 28, 44, 44, 30]);
+                (20, vec![Context, Buffer, number(size), number(random.of(&[0, 0, 16, 1, 4]))])
+            }
+            28 => (30, vec![Context, Buffer, number(random.of(&[4, 8, 30, 32]))]),
+            29 => (29, vec![Context, Buffer, number(random.of(&[4, 8, 64]))]),
+            30 => (192, vec![Context, number(random.of(&[0, 5])), number(random.of(&[0, 1, 2, 4]))]),
+            31 => (23, vec![number(1), number(random.of(&[0, 1, 2]))]),
             100 | 101 => (44, vec![Context, number(random.of(&[-256, -216, -100, -14, 0, 1, 14, 40, 100]))]),
             102 => (54, vec![Context, number(random.of(&[-32, -8, -4, -3, 0, 4, 8, -256, -252]))]),
             103 => (65, vec![Context, number(random.of(&[-100, -10, 0, 1, 50, 3000, 4000]))]),
