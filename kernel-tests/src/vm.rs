@@ -143,7 +143,10 @@ impl Simulator {
         };
         let maps = parsed.maps().iter().filter_map(|m| Some((m.name.clone(), *place(&m.name)?.1))).collect();
         let globals = values.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        let loaded = node.kernel.load(parsed, &LoadSpec { globals, maps, ..LoadSpec::default() }).map_err(|e| e.to_string())?;
+        let loaded = node
+            .kernel
+            .load(parsed, &LoadSpec { globals, maps, ..LoadSpec::default() })
+            .map_err(|e| e.to_string())?;
         let is_row = overrides.then_some(row.unplugged).flatten();
         for p in program::of(object) {
             let target = Some(*loaded.programs.get(p.name).ok_or_else(|| format!("no program {}", p.name))?);

@@ -39,7 +39,8 @@ mod compare {
     use skep_agent_linux::{RawMap, RawProgram, RawShape};
     use skep_packet::SkBuff;
     use skep_vm::{
-        Environment, Input, Kernel, KernelConfig, LoadSpec, MapDef, MapId, Object, ProgramKind, XdpBuff, map_kind,
+        Environment, Input, Kernel, KernelConfig, LoadSpec, MapDef, MapId, Object, ProgramKind, XdpBuff,
+        map_kind,
     };
 
     /// Each a kind of program.
@@ -161,7 +162,7 @@ mod compare {
         let number = Number;
         let offset = |r: &mut Random| i64::from(r.below(len as u32 + 10));
         let size = |r: &mut Random| i64::from(1 + r.below(64));
-        let choice = if name == "tc" { random.below(26) } else { 100 + random.below(9) };
+        let choice = if name == "tc" { random.below(32) } else { 100 + random.below(9) };
         let (helper, arguments) = match choice {
             0 | 1 => {
                 let flags = random.of(&[0, 0, 1, 2, 3, 4]);
@@ -174,13 +175,19 @@ mod compare {
             }
             4 | 5 => {
                 let flags = random.of(&[0, 2, 4, 4, 3, 0x10]);
-                let from = if flags == 0 && random.below(4) > 0 { 0 } else { random.next() as i64 & 0xffff_ffff };
+                let from =
+                    if flags == 0 && random.below(4) > 0 { 0 } else { random.next() as i64 & 0xffff_ffff };
                 let to = random.next() as i64 & 0xffff_ffff;
                 (10, vec![Context, number(offset(random)), number(from), number(to), number(flags)])
             }
             6 | 7 => {
-                let flags = random.of(&[0, 2, 4]) | random.of(&[0, 0x10, 0x20, 0x30, 0x40, 0x60, 0x80, 0x90, 0x100]);
-                let from = if flags & 15 == 0 && random.below(4) > 0 { 0 } else { random.next() as i64 & 0xffff_ffff };
+                let flags =
+                    random.of(&[0, 2, 4]) | random.of(&[0, 0x10, 0x20, 0x30, 0x40, 0x60, 0x80, 0x90, 0x100]);
+                let from = if flags & 15 == 0 && random.below(4) > 0 {
+                    0
+                } else {
+                    random.next() as i64 & 0xffff_ffff
+                };
                 let to = random.next() as i64 & 0xffff_ffff;
                 (11, vec![Context, number(offset(random)), number(from), number(to), number(flags)])
             }
@@ -188,21 +195,44 @@ mod compare {
                 let (a, b) = (random.of(&[0, 4, 8, 32]), random.of(&[0, 4, 16, 32]));
                 (28, vec![Buffer, number(a), Half, number(b), number(random.next() as i64 & 0xffff_ffff)])
             }
-            9 => (31, vec![Context, number(random.of(&[0x0008, 0xdd86, 0x0608])), number(random.of(&[0, 0, 0, 1]))]),
+            9 => (
+                31,
+                vec![Context, number(random.of(&[0x0008, 0xdd86, 0x0608])), number(random.of(&[0, 0, 0, 1]))],
+            ),
             10 => (32, vec![Context, number(random.below(6).into())]),
             11 => (39, vec![Context, number(offset(random))]),
-            12 => (43, vec![Context, number(random.of(&[0, 4, 14, 20, 100])), number(random.of(&[0, 0, 0, 1]))]),
+            12 => {
+                (43, vec![Context, number(random.of(&[0, 4, 14, 20, 100])), number(random.of(&[0, 0, 0, 1]))])
+            }
             13..=16 => {
                 let by = random.of(&[0, 4, 8, 20, 40, -4, -20, -40, 100, 5000]);
                 let flags = random.of(&[
-                    0, 0, 1, 2, 4, 6, 2 | 8, 2 | 16, 4 | 16, 2 | 8 | 16, 32, 64 | 2, 128, 256, 384, 512,
-                    2 | 64 | 14 << 56, 2 | 14 << 56, 4 | 16 | 64 | 14 << 56,
+                    0,
+                    0,
+                    1,
+                    2,
+                    4,
+                    6,
+                    2 | 8,
+                    2 | 16,
+                    4 | 16,
+                    2 | 8 | 16,
+                    32,
+                    64 | 2,
+                    128,
+                    256,
+                    384,
+                    512,
+                    2 | 64 | 14 << 56,
+                    2 | 14 << 56,
+                    4 | 16 | 64 | 14 << 56,
                 ]);
                 (50, vec![Context, number(by), number(random.of(&[0, 1, 1, 2])), number(flags)])
             }
-            17 | 18 => {
-                (18, vec![Context, number(random.of(&[0x0081, 0xa888, 0])), number(random.below(4096).into())])
-            }
+            17 | 18 => (
+                18,
+                vec![Context, number(random.of(&[0x0081, 0xa888, 0])), number(random.below(4096).into())],
+            ),
             19 | 20 => (19, vec![Context]),
             21 => (48, vec![Context, number(random.below(1000).into())]),
             22 => (135, vec![Context, number(random.below(5).into())]),
@@ -230,6 +260,21 @@ mod compare {
                 let helper = random.of(&[105, 106]) as i32;
                 (helper, vec![Buffer, number(16), number(base), Half])
             }
+            26 => {
+                buffer[0] &= 0x00ff_ffff_00ff_ffff;
+                buffer[2] &= 0x0000_ffff_ffff;
+                buffer[3] &= 0xffff_ffff_0000_0000;
+                let size = random.of(&[8, 22, 24, 28, 44, 44, 30]);
+                (21, vec![Context, Buffer, number(size), number(random.of(&[0, 0, 2, 4, 8, 16, 32]))])
+            }
+            27 => {
+                let size = random.of(&[8, 22, 24, 28, 44, 44, 30]);
+                (20, vec![Context, Buffer, number(size), number(random.of(&[0, 0, 16, 1, 4]))])
+            }
+            28 => (30, vec![Context, Buffer, number(random.of(&[4, 8, 30, 32]))]),
+            29 => (29, vec![Context, Buffer, number(random.of(&[4, 8, 64]))]),
+            30 => (192, vec![Context, number(random.of(&[0, 5])), number(random.of(&[0, 1, 2, 4]))]),
+            31 => (23, vec![number(1), number(random.of(&[0, 1, 2]))]),
             100 | 101 => (44, vec![Context, number(random.of(&[-256, -216, -100, -14, 0, 1, 14, 40, 100]))]),
             102 => (54, vec![Context, number(random.of(&[-32, -8, -4, -3, 0, 4, 8, -256, -252]))]),
             103 => (65, vec![Context, number(random.of(&[-100, -10, 0, 1, 50, 3000, 4000]))]),
@@ -287,7 +332,8 @@ mod compare {
 
     pub(super) fn run(name: &str) -> Result<(), String> {
         let (ops, seed) = (variable("SKEP_OPS", 400), variable("SKEP_SEED", 1));
-        let shape = RawShape { kind: map_kind::ARRAY, key: 4, value: SIZE, entries: 1, ..RawShape::default() };
+        let shape =
+            RawShape { kind: map_kind::ARRAY, key: 4, value: SIZE, entries: 1, ..RawShape::default() };
         let map = RawMap::create(shape, None).map_err(|e| format!("the map: {e}"))?;
         for n in 0..ops {
             let mut random = Random(seed << 32 ^ n);

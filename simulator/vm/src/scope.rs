@@ -48,14 +48,14 @@ pub(crate) struct Scope<'a> {
     pub(crate) rest: Rest<'a>,
     /// What a helper's result points to: how many bytes of what.
     pub(crate) made: Option<(u64, crate::Region)>,
-    running: Vec<Running>,
+    pub(crate) running: Vec<Running>,
     fault: Option<Fault>,
     /// How many were running when a helper failed, until it is known which of the program's instructions called it.
     failed_in: Option<usize>,
 }
 
 /// A program, or a function of it that a helper calls, while it executes.
-struct Running {
+pub(crate) struct Running {
     id: ProgramId,
     program: Rc<Program>,
     /// Where its stack begins in the arena; it grows down from here.
@@ -122,22 +122,10 @@ impl<'a> Scope<'a> {
         kernel: &'a mut Kernel,
         env: &'a mut dyn Environment,
         packet: Option<Packet<'a>>,
+        run: Run,
     ) -> Self {
         let cpu = env.cpu().min(kernel.cpus - 1);
-        let run = Run {
-            return_value: 0,
-            redirect: None,
-            chain: Vec::new(),
-            tail_calls: Vec::new(),
-            accesses: Vec::new(),
-            retval: 0,
-            assigned: None,
-            clones: Vec::new(),
-            timers: Vec::new(),
-            stats: Default::default(),
-            trace: Vec::new(),
-        };
-        let (running, fault) = (Vec::new(), None);
+        let (running, fault) = (std::mem::take(&mut kernel.running), None);
         let (memory, reserved) = ((0, 0), Vec::new());
         let (rest, made) = (Rest::None, None);
         Self {

@@ -135,8 +135,8 @@ pub(super) fn strtoul(scope: &mut Scope<'_>, call: Call) -> Outcome {
 pub(super) fn strncmp(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let size = call.arg32(2) as usize;
     let (a, b) = (call.bytes(scope, 1, size)?, string(scope, call.arg(3), size).unwrap_or_default());
-    for n in 0..size {
-        let (x, y) = (a[n], b.get(n).copied().unwrap_or(0));
+    for (n, x) in a.into_iter().enumerate() {
+        let y = b.get(n).copied().unwrap_or(0);
         if x != y {
             return Ok(if x < y { u64::MAX } else { 1 });
         }

@@ -4,6 +4,7 @@ mod callbacks;
 mod context;
 mod faults;
 mod helpers;
+mod kinds;
 mod objects;
 mod tail_calls;
 
