@@ -228,7 +228,8 @@ mod compare {
             let bad = Thing { real: 9999, simulated: 9999 };
             match self.case.shape.kind {
                 kind::ARRAY_OF_MAPS | kind::HASH_OF_MAPS => {
-                    let like = RawShape { kind: kind::HASH, key: 4, value: 4, entries: 3, ..RawShape::default() };
+                    let like =
+                        RawShape { kind: kind::HASH, key: 4, value: 4, entries: 3, ..RawShape::default() };
                     let more = RawShape { entries: 7, ..like };
                     let other = RawShape { value: 8, ..like };
                     for shape in [like, like, more, other] {
@@ -244,8 +245,7 @@ mod compare {
                     for _ in 0..4 {
                         let socket = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
                         let id = self.kernel.add_socket(Socket::default()).ok_or("no memory")?;
-                        self.things
-                            .push(Thing { real: socket.as_raw_fd() as u64, simulated: id.number() });
+                        self.things.push(Thing { real: socket.as_raw_fd() as u64, simulated: id.number() });
                         self._open.1.push(socket);
                     }
                     self.things.push(bad);
@@ -319,6 +319,11 @@ mod compare {
         }
 
         fn step(&mut self, n: u64) -> Result<(), String> {
+            if self.random.below(60) == 0 {
+                // Lists of free entries are kept a CPU.
+                self.cpu = self.random.below(self.cpus as u32);
+                stay_on_cpu(self.cpu).map_err(|e| e.to_string())?;
+            }
             let key = self.key();
             let what = self.random.below(100);
             match what {
@@ -400,7 +405,8 @@ mod compare {
             }
             let stride = size.next_multiple_of(8);
             for (cpu, value) in simulated.iter().enumerate() {
-                let of_cpu = if kind::is_per_cpu(self.case.shape.kind) { &real[cpu * stride..] } else { real };
+                let of_cpu =
+                    if kind::is_per_cpu(self.case.shape.kind) { &real[cpu * stride..] } else { real };
                 // The upper half of a device's or CPU's value names its program.
                 let len = if matches!(self.case.shape.kind, kind::DEVMAP | kind::DEVMAP_HASH | kind::CPUMAP) {
                     4

@@ -2,6 +2,7 @@
 
 use crate::prog::ProgArgs;
 use clap::{Parser, Subcommand, ValueEnum};
+use skep_vm::EngineKind;
 use std::path::PathBuf;
 
 /// Container networking for Kubernetes in eBPF, and a simulator that runs its real bytecode.
@@ -58,6 +59,9 @@ pub(crate) struct RunArgs {
     /// Take the objects (lxc.o, host.o, overlay.o) from this folder instead of the built-in ones
     #[arg(long, value_name = "DIR")]
     pub(crate) object: Option<PathBuf>,
+    /// What executes the programs: rbpf or rbpf-jit (both check nothing), checked (checks every access), or auto
+    #[arg(long, value_name = "ENGINE", default_value_t)]
+    pub(crate) engine: EngineKind,
     /// Treat a skipped step as a failure
     #[arg(long)]
     pub(crate) no_skip: bool,

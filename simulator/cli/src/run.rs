@@ -49,7 +49,7 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
 
 fn one(args: &RunArgs, plan: &Plan) -> Result<ScenarioReport, SetupError> {
     let On::Sim = args.on;
-    let mut simulator = worlds::sim(args.object.as_deref(), args.pcap.as_deref())?;
+    let mut simulator = worlds::sim(args.object.as_deref(), args.pcap.as_deref(), args.engine)?;
     let mut printer = Printer::new(args);
     let options = RunOptions { no_skip: args.no_skip };
     let report = carry_out(plan, simulator.world(), options, &mut printer);

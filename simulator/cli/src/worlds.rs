@@ -2,6 +2,7 @@
 
 use skep_scenario::{SetupError, World};
 use skep_sim::{SimOptions, SimWorld};
+use skep_vm::EngineKind;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -13,8 +14,12 @@ pub(crate) struct Simulator {
 }
 
 /// The simulator, with the objects of a folder or the built-in ones.
-pub(crate) fn sim(objects: Option<&Path>, pcap: Option<&Path>) -> Result<Simulator, SetupError> {
-    let options = SimOptions { objects: objects.map(Path::to_owned), capture: pcap.is_some() };
+pub(crate) fn sim(
+    objects: Option<&Path>,
+    pcap: Option<&Path>,
+    engine: EngineKind,
+) -> Result<Simulator, SetupError> {
+    let options = SimOptions { objects: objects.map(Path::to_owned), capture: pcap.is_some(), engine };
     Ok(Simulator { world: SimWorld::new(options)?, pcap: pcap.map(Path::to_owned) })
 }
 

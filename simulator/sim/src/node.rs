@@ -36,11 +36,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(net: &Net, id: NodeId, name: &str) -> Self {
+    pub(crate) fn new(net: &Net, id: NodeId, name: &str, engine: skep_vm::EngineKind) -> Self {
         let mut host = Self {
             id,
             name: name.to_owned(),
-            kernel: Kernel::new(&KernelConfig { cpus: 1, ..KernelConfig::default() }),
+            kernel: Kernel::new(&KernelConfig { engine, ..KernelConfig::default() }),
             have: Datapath::default(),
             maps: BTreeMap::new(),
             loads: BTreeMap::new(),

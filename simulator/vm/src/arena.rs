@@ -5,8 +5,8 @@
 //! vm itself relies on is kept in the arena.
 #![expect(unsafe_code, reason = "programs use real addresses; this is where they are made and checked")]
 
-use std::cell::RefCell;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -40,7 +40,8 @@ impl Arena {
     }
 
     fn layout(size: usize) -> Layout {
-        Layout::from_size_align(size, 16).expect("a size below the largest, and a constant alignment, are a layout")
+        Layout::from_size_align(size, 16)
+            .expect("a size below the largest, and a constant alignment, are a layout")
     }
 
     /// Zeroed bytes, aligned to 8. `None` when the arena is full.

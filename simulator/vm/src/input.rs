@@ -198,7 +198,8 @@ pub(crate) fn enter<'a>(
             put_socket(c, 0, option.socket, &kernel.sockets, arena.address(0));
             put64(c, 8, arena.address(slots.packet));
             put64(c, 16, arena.address(slots.packet + option.value.len()));
-            for (at, value) in [(24, option.level), (28, option.name), (32, option.len), (36, option.result)] {
+            for (at, value) in [(24, option.level), (28, option.name), (32, option.len), (36, option.result)]
+            {
                 put32(c, at, value as u32);
             }
             (None, Rest::Sockopt(option))
@@ -269,9 +270,8 @@ pub(crate) fn leave(kernel: &mut Kernel, packet: Option<Packet<'_>>, rest: Rest<
 
 /// An address of the kind that it was.
 fn ip(was: IpAddr, four: &[u8], sixteen: &[u8]) -> IpAddr {
-    let octets = |n: usize, from: &[u8]| -> [u8; 16] {
-        std::array::from_fn(|i| if i < n { from[i] } else { 0 })
-    };
+    let octets =
+        |n: usize, from: &[u8]| -> [u8; 16] { std::array::from_fn(|i| if i < n { from[i] } else { 0 }) };
     match was {
         IpAddr::V4(_) => IpAddr::from([four[0], four[1], four[2], four[3]]),
         IpAddr::V6(_) => IpAddr::from(octets(16, sixteen)),

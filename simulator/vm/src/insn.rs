@@ -21,6 +21,8 @@ pub(crate) const ALU64: u8 = 0x07;
 pub(crate) const X: u8 = 0x08;
 
 pub(crate) const ADD: u8 = 0x00;
+#[cfg(test)]
+pub(crate) const SUB: u8 = 0x10;
 pub(crate) const AND: u8 = 0x50;
 pub(crate) const LSH: u8 = 0x60;
 pub(crate) const DIV: u8 = 0x30;

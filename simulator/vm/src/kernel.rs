@@ -14,7 +14,7 @@ use crate::input::Input;
 use crate::legal::STACK;
 use crate::map::{Eviction, Map, Maps};
 use crate::packet::SLOT;
-use crate::scope::STACKS;
+use crate::scope::{Running, STACKS};
 use crate::sock::{Socket, SocketId, Sockets};
 use crate::{
     EngineKind, Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, context, map_kind,
@@ -114,6 +114,8 @@ pub struct Kernel {
     pub(crate) observe: Observe,
     pub(crate) slots: Slots,
     pub(crate) sockets: Sockets,
+    /// Empty, for the next run.
+    pub(crate) running: Vec<Running>,
     /// For copies of keys and values.
     pub(crate) scratch: Vec<u8>,
 }
@@ -136,8 +138,12 @@ impl Kernel {
             arena.watch_freed();
         }
         let mut reserve = |len| arena.alloc(len).expect("an empty arena has room for a run");
-        let slots =
-            Slots { context: reserve(context::SIZE), stacks: reserve(STACKS * STACK), packet: reserve(SLOT), frame: reserve(16) };
+        let slots = Slots {
+            context: reserve(context::SIZE),
+            stacks: reserve(STACKS * STACK),
+            packet: reserve(SLOT),
+            frame: reserve(16),
+        };
         Self {
             arena,
             slots,
@@ -151,6 +157,7 @@ impl Kernel {
             regions: Some(Box::default()),
             observe: Observe::default(),
             sockets: Sockets::default(),
+            running: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -262,8 +269,9 @@ impl Kernel {
             }
             return self.prog_array_set(map, index, Some(ProgramId(number()?)));
         }
-        if kind == map_kind::ARRAY_OF_MAPS && flags != 0 {
-            return Err(Errno::EINVAL);
+        if kind == map_kind::ARRAY_OF_MAPS {
+            // Before the map is looked for that the value names.
+            self.maps.get(map).ok_or(Errno::ENOENT)?.check_index(key, flags)?;
         }
         if map_kind::holds_maps(kind) {
             self.check_inner(map, MapId(number()?))?;
@@ -414,6 +422,18 @@ impl Kernel {
         env: &mut dyn Environment,
     ) -> Result<Run, Fault> {
         crate::run::run(self, program, input, env)
+    }
+
+    /// As [`Self::run_on`], into a [`Run`] that was used before: its lists keep their memory, so that a packet costs no
+    /// allocation. After a fault it holds nothing that means anything.
+    pub fn run_again(
+        &mut self,
+        program: ProgramId,
+        input: Input<'_>,
+        env: &mut dyn Environment,
+        run: &mut Run,
+    ) -> Result<(), Fault> {
+        crate::run::run_again(self, program, input, env, run)
     }
 
     /// Runs a program of the kind [`crate::ProgramKind::Memory`]: r1 points to `memory`, or is 0 if that is empty, and r2

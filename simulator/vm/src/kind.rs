@@ -99,6 +99,11 @@ impl ProgramKind {
         }
     }
 
+    /// The C structure that the first argument points to; `None` for plain memory.
+    pub fn context_name(self) -> Option<&'static str> {
+        crate::context::layout(self).map(|layout| layout.name)
+    }
+
     /// Whether the context is a `struct __sk_buff`.
     pub const fn has_skb(self) -> bool {
         matches!(

@@ -4,8 +4,8 @@
 
 use skep_packet::{Checksum, HEADROOM, SkBuff};
 
-use crate::{FaultKind, ProgramKind};
 use crate::arena::Arena;
+use crate::{Errno, FaultKind, ProgramKind};
 
 /// Room for the longest packet and what programs may put before it.
 pub(crate) const SLOT: usize = 256 << 10;
@@ -126,17 +126,18 @@ impl<'a> Packet<'a> {
     }
 
     /// `bpf_xdp_adjust_meta`
-    pub(crate) fn adjust_meta(&mut self, by: i32) -> bool {
+    pub(crate) fn adjust_meta(&mut self, by: i32) -> Result<(), Errno> {
         let meta = self.meta as isize - by as isize;
         let lowest = (self.slot + XDP_FRAME) as isize;
         if (self.start as isize - meta) < lowest || meta < 0 {
-            return false;
+            return Err(Errno::EINVAL);
         }
-        if meta % 4 != 0 || meta > 255 {
-            return false;
+        // As long as `meta_len` of `struct skb_shared_info` can say.
+        if meta % 4 != 0 || meta > 252 {
+            return Err(Errno::EACCES);
         }
         self.meta = meta as usize;
-        true
+        Ok(())
     }
 
     /// `bpf_xdp_adjust_tail`, of one buffer.

@@ -8,9 +8,9 @@ use skep_packet::SkBuff;
 use crate::engine::Program;
 use crate::input::{self, Input};
 use crate::packet::SLOT;
-use crate::sock::SocketId;
 use crate::scope::Scope;
-use crate::{Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Region, context};
+use crate::sock::SocketId;
+use crate::{Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Region};
 
 /// What the world gives a run: time, randomness, a CPU, and a place for events.
 pub trait Environment {
@@ -133,7 +133,7 @@ pub struct SocketQuestion {
 }
 
 /// What a run did.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Run {
     /// The lower half of r0: a `TC_ACT_*` number.
     pub return_value: i32,
@@ -271,25 +271,55 @@ pub struct Access {
     pub result: i32,
 }
 
+impl Run {
+    /// Empty, and its lists keep their memory.
+    fn reset(&mut self) {
+        (self.return_value, self.redirect, self.retval, self.assigned) = (0, None, 0, None);
+        self.chain.clear();
+        self.tail_calls.clear();
+        self.accesses.clear();
+        self.clones.clear();
+        self.timers.clear();
+        self.trace.clear();
+        self.stats = Stats::default();
+    }
+}
+
 pub(crate) fn run(
     kernel: &mut Kernel,
     program: ProgramId,
     input: Input<'_>,
     env: &mut dyn Environment,
 ) -> Result<Run, Fault> {
+    let mut run = Run::default();
+    run_again(kernel, program, input, env, &mut run).map(|()| run)
+}
+
+pub(crate) fn run_again(
+    kernel: &mut Kernel,
+    program: ProgramId,
+    input: Input<'_>,
+    env: &mut dyn Environment,
+    into: &mut Run,
+) -> Result<(), Fault> {
     let entry = kernel.program(program)?;
     let (packet, rest) = input::enter(kernel, entry.kind(), input).map_err(|kind| Fault {
         program: entry.name().to_owned(),
         instruction: None,
         kind,
     })?;
-    let mut scope = Scope::new(kernel, env, packet);
+    into.reset();
+    let mut scope = Scope::new(kernel, env, packet, std::mem::take(into));
     scope.rest = rest;
-    let r0 = scope.execute(program, &entry)?;
-    let Scope { kernel, packet, rest, mut run, .. } = scope;
+    let result = scope.execute(program, &entry);
+    let Scope { kernel, packet, rest, run, running, .. } = scope;
+    *into = run;
+    kernel.running = running;
+    kernel.running.clear();
+    let r0 = result?;
     input::leave(kernel, packet, rest);
-    run.return_value = r0 as i32;
-    Ok(run)
+    into.return_value = r0 as i32;
+    Ok(())
 }
 
 pub(crate) fn run_memory(
@@ -306,7 +336,7 @@ pub(crate) fn run_memory(
     }
     kernel.arena.slice_mut(at, memory.len()).copy_from_slice(memory);
     let address = if memory.is_empty() { 0 } else { kernel.arena.address(at) };
-    let mut scope = Scope::new(kernel, env, None);
+    let mut scope = Scope::new(kernel, env, None, Run::default());
     scope.memory = (address, memory.len() as u64);
     let r0 = scope.execute(program, &entry)?;
     memory.copy_from_slice(scope.kernel.arena.slice(at, memory.len()));

@@ -7,14 +7,16 @@
     reason = "rbpf's helpers are plain functions: their world reaches them through a thread-local"
 )]
 
+use std::any::Any;
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
 use crate::engine::{Program, Stopped};
+use crate::input::Rest;
 use crate::kernel::Slots;
 use crate::legal::{self, FRAME, SPILL, STACK};
-use crate::input::Rest;
 use crate::packet::Packet;
 use crate::{
     Environment, Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Run, TailCall, context, map_kind,
@@ -46,12 +48,14 @@ pub(crate) struct Scope<'a> {
     pub(crate) rest: Rest<'a>,
     /// What a helper's result points to: how many bytes of what.
     pub(crate) made: Option<(u64, crate::Region)>,
-    running: Vec<Running>,
+    pub(crate) running: Vec<Running>,
     fault: Option<Fault>,
+    /// How many were running when a helper failed, until it is known which of the program's instructions called it.
+    failed_in: Option<usize>,
 }
 
 /// A program, or a function of it that a helper calls, while it executes.
-struct Running {
+pub(crate) struct Running {
     id: ProgramId,
     program: Rc<Program>,
     /// Where its stack begins in the arena; it grows down from here.
@@ -118,25 +122,27 @@ impl<'a> Scope<'a> {
         kernel: &'a mut Kernel,
         env: &'a mut dyn Environment,
         packet: Option<Packet<'a>>,
+        run: Run,
     ) -> Self {
         let cpu = env.cpu().min(kernel.cpus - 1);
-        let run = Run {
-            return_value: 0,
-            redirect: None,
-            chain: Vec::new(),
-            tail_calls: Vec::new(),
-            accesses: Vec::new(),
-            retval: 0,
-            assigned: None,
-            clones: Vec::new(),
-            timers: Vec::new(),
-            stats: Default::default(),
-            trace: Vec::new(),
-        };
-        let (running, fault) = (Vec::new(), None);
+        let (running, fault) = (std::mem::take(&mut kernel.running), None);
         let (memory, reserved) = ((0, 0), Vec::new());
         let (rest, made) = (Rest::None, None);
-        Self { kernel, env, packet, cpu, memory, run, tail_result: 0, reserved, rest, made, running, fault }
+        Self {
+            kernel,
+            env,
+            packet,
+            cpu,
+            memory,
+            run,
+            tail_result: 0,
+            reserved,
+            rest,
+            made,
+            running,
+            fault,
+            failed_in: None,
+        }
     }
 
     pub(crate) fn slots(&self) -> Slots {
@@ -148,8 +154,15 @@ impl<'a> Scope<'a> {
         self.begin(id, Rc::clone(program));
         self.reset_regions();
         let restore = Restore(CURRENT.replace(Some(NonNull::from(&mut *self).cast())));
-        let result = program.execute();
+        // A panic is a bug of this vm, and an error of this run alone. What runs inside, a tail call's target for one,
+        // has not ended then.
+        let result = catch_unwind(AssertUnwindSafe(|| program.execute()));
         drop(restore);
+        let result = result.unwrap_or_else(|panic| {
+            self.running.truncate(1);
+            self.failed_in = None;
+            Err(Stopped { instruction: None, kind: FaultKind::Panic(message(&*panic)) })
+        });
         let r0 = self.end(result);
         self.fault.take().map_or(Ok(r0), Err)
     }
@@ -212,6 +225,12 @@ impl<'a> Scope<'a> {
             Ok(_) => Stopped { instruction: None, kind: FaultKind::Fuel(fuel as u64) },
             Err(stopped) => stopped,
         };
+        if self.failed_in == Some(self.running.len() + 1)
+            && let Some(fault) = &mut self.fault
+        {
+            fault.instruction = stopped.instruction;
+            self.failed_in = None;
+        }
         self.fault.get_or_insert(Fault {
             program: program.name().to_owned(),
             instruction: stopped.instruction,
@@ -223,6 +242,9 @@ impl<'a> Scope<'a> {
     /// Ends the run at the next block, because of the program that runs now.
     pub(crate) fn fail(&mut self, kind: FaultKind) {
         let program = self.running.last().map(|r| r.program.name().to_owned()).unwrap_or_default();
+        if self.fault.is_none() {
+            self.failed_in = Some(self.running.len());
+        }
         self.fault.get_or_insert(Fault { program, instruction: None, kind });
     }
 
@@ -308,7 +330,9 @@ impl<'a> Scope<'a> {
         let memory = if self.packet.is_none() { self.memory } else { (0, 0) };
         let packet = self.packet_bounds();
         self.kernel.arena.drain_freed(|_, _| {});
-        if let Some(regions) = &mut self.kernel.regions {
+        // A panic may have lost them.
+        let regions = self.kernel.regions.get_or_insert_default();
+        {
             let context = kind.and_then(context::layout).map(|layout| (context, layout));
             regions.reset(context, memory, packet);
         }
@@ -329,6 +353,14 @@ impl<'a> Scope<'a> {
             context::refresh(at, packet, &mut self.kernel.arena);
         }
     }
+}
+
+/// What a panic said.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+        .to_owned()
 }
 
 /// `bpf_tail_call`: 1 if the target has run and the caller has to exit with [`Scope::tail_result`].

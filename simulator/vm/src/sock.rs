@@ -21,13 +21,9 @@ impl SocketId {
 }
 
 /// `SOCK_STREAM`
-pub const STREAM: u32 = 1;
-/// `SOCK_DGRAM`
-pub const DATAGRAM: u32 = 2;
-/// `TCP_ESTABLISHED`
-pub const ESTABLISHED: u32 = 1;
+const STREAM: u32 = 1;
 /// `TCP_LISTEN`
-pub const LISTEN: u32 = 10;
+pub(crate) const LISTEN: u32 = 10;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
@@ -233,7 +229,8 @@ impl Sockets {
                 && (any && s.local.is_ipv4() == destination.is_ipv4() || s.local.ip() == destination.ip());
             fits.then_some((!any, s.bound_dev_if != 0))
         };
-        let bound = || of().filter_map(|e| Some((score(&e.1.0)?, e))).max_by_key(|(s, e)| (*s, u64::MAX - e.0));
+        let bound =
+            || of().filter_map(|e| Some((score(&e.1.0)?, e))).max_by_key(|(s, e)| (*s, u64::MAX - e.0));
         connected.or_else(|| bound().map(|(_, e)| e)).map(|(id, _)| SocketId(*id))
     }
 }
@@ -256,7 +253,7 @@ mod tests {
         };
         let any = add("0.0.0.0:80", None, LISTEN);
         let own = add("10.0.0.1:80", None, LISTEN);
-        let connected = add("10.0.0.1:80", Some("10.0.0.2:5000"), ESTABLISHED);
+        let connected = add("10.0.0.1:80", Some("10.0.0.2:5000"), 1);
         let find = |s: &str, d: &str| sockets.lookup(6, at(s), at(d), 1);
         assert_eq!(find("10.0.0.2:5000", "10.0.0.1:80"), Some(connected));
         assert_eq!(find("10.0.0.2:5001", "10.0.0.1:80"), Some(own));

@@ -6,8 +6,8 @@
 
 mod layout;
 
-use crate::arena::Arena;
 use crate::ProgramKind;
+use crate::arena::Arena;
 use crate::packet::Packet;
 pub(crate) use layout::{Access, Layout, Shape, layout};
 

@@ -5,7 +5,6 @@
 //! because no panic may unwind through code without unwind tables.
 #![expect(unsafe_code, reason = "machine code is made and entered here")]
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -155,14 +154,7 @@ extern "C" fn enter(a: u64, b: u64, c: u64, d: u64, e: u64, helper: usize) -> u6
     // SAFETY: only thunks call this, and each has put a helper's address here.
     let helper = unsafe { std::mem::transmute::<usize, helper::Function>(helper) };
     catch_unwind(AssertUnwindSafe(|| helper(a, b, c, d, e))).unwrap_or_else(|panic| {
-        scope::with(|scope| scope.fail(FaultKind::Panic(message(&*panic))));
+        scope::with(|scope| scope.fail(FaultKind::Panic(scope::message(&*panic))));
         0
     })
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without a message")
-        .to_owned()
 }

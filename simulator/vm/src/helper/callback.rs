@@ -82,8 +82,7 @@ pub(super) fn for_each(map: u64, handle: u64, context: u64, flags: u64, e: u64) 
     let (mut number, mut seen) = (0, 0);
     while let Some((at, [key, value])) = with(|s| element(s, id, number)) {
         seen += 1;
-        let arguments =
-            [Argument::Number(map), key, value, Argument::Given(3), Argument::Number(0)];
+        let arguments = [Argument::Number(map), key, value, Argument::Given(3), Argument::Number(0)];
         match function.call(arguments) {
             None => return 0,
             Some(0) => {}

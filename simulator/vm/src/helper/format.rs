@@ -116,7 +116,10 @@ mod tests {
         let minus = -1i64 as u64;
         assert_eq!(format(b"%d %u %lx\0", &[minus, minus, minus]).unwrap(), "-1 4294967295 ffffffffffffffff");
         assert_eq!(format(b"100%% %c\0", &[65, 0, 0]).unwrap(), "100% A");
-        assert_eq!(format(b"[%5d|%-5d|%05d|%#x|%08x]\0", &[1, 2, minus, 4, 5]).unwrap(), "[    1|2    |-0001|0x4|00000005]");
+        assert_eq!(
+            format(b"[%5d|%-5d|%05d|%#x|%08x]\0", &[1, 2, minus, 4, 5]).unwrap(),
+            "[    1|2    |-0001|0x4|00000005]"
+        );
         assert_eq!(format(b"%s.\0", &[1]).unwrap(), "text.");
     }
 

@@ -230,7 +230,8 @@ pub(crate) const CALLS_BACK: &[i32] = &[164, 170, 180, 181, 209];
 
 /// Whether a program may call this number.
 pub(crate) fn exists(number: i32) -> bool {
-    matches!(number, TAIL_CALL | callback::FOR_EACH | callback::LOOP) || KERNEL.iter().any(|(n, _)| *n == number)
+    matches!(number, TAIL_CALL | callback::FOR_EACH | callback::LOOP)
+        || KERNEL.iter().any(|(n, _)| *n == number)
 }
 
 /// What a program has in its hands for a map: no address, and the same in every run.

@@ -37,7 +37,7 @@ pub(super) fn make_writable(scope: &mut Scope<'_>, len: usize) -> bool {
 pub(super) fn store_bytes(scope: &mut Scope<'_>, call: Call) -> Outcome {
     call.check_context(scope)?;
     let (offset, len, flags) = (call.arg32(2) as usize, call.arg32(4) as usize, call.arg(5));
-    let from = call.bytes(scope, 3, len)?;
+    let from = call.source(scope, 3, len)?;
     if flags & !(RECOMPUTE_CSUM | INVALIDATE_HASH) != 0 {
         return refused(Errno::EINVAL);
     }
@@ -46,15 +46,15 @@ pub(super) fn store_bytes(scope: &mut Scope<'_>, call: Call) -> Outcome {
     }
     let packet = scope.packet.as_mut().expect("checked with the context");
     let at = packet.at(offset, len).expect("made writable");
-    let bytes = scope.kernel.arena.slice_mut(at, len);
+    let arena = &mut scope.kernel.arena;
     if flags & RECOMPUTE_CSUM != 0
         && let Checksum::Complete(sum) = &mut packet.skb.checksum
     {
         // `__skb_postpull_rcsum`, then `__skb_postpush_rcsum`: the parity of the offset decides the byte order.
-        let without = ones_complement_sum(*sum, &!block(bytes, offset));
-        *sum = ones_complement_sum(without, &block(&from, offset).bytes());
+        let without = ones_complement_sum(*sum, &!block(arena.slice(at, len), offset));
+        *sum = ones_complement_sum(without, &block(arena.slice(from, len), offset).bytes());
     }
-    bytes.copy_from_slice(&from);
+    arena.copy(from, at, len);
     if flags & INVALIDATE_HASH != 0 {
         packet.skb.hash = None;
     }
@@ -87,10 +87,9 @@ pub(super) fn load_bytes(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (offset, len) = (call.arg32(2) as usize, call.arg32(4) as usize);
     let to = call.room(scope, 3, len)?;
     let from = if offset > i32::MAX as usize { None } else { packet(scope, call)?.at(offset, len) };
-    let bytes = from.map(|at| scope.kernel.arena.slice(at, len).to_vec());
-    match bytes {
-        Some(bytes) => {
-            scope.kernel.arena.slice_mut(to, len).copy_from_slice(&bytes);
+    match from {
+        Some(at) => {
+            scope.kernel.arena.copy(at, to, len);
             Ok(0)
         }
         None => {
@@ -134,20 +133,21 @@ pub(super) fn get_hash_recalc(scope: &mut Scope<'_>, call: Call) -> Outcome {
 fn flow_hash(frame: &[u8]) -> u32 {
     let kind = frame.get(12..14).unwrap_or(&[]);
     let ip = frame.get(NETWORK..).unwrap_or(&[]);
-    let (mut ends, mut protocol) = ([Vec::new(), Vec::new()], 0);
+    let none: [&[u8]; 2] = [&[], &[]];
+    let (mut ends, mut protocol) = ([none; 2], 0);
     if kind == ETH_P_IP.to_be_bytes() && ip.len() >= 20 {
         protocol = ip[9];
-        ends = [ip[12..16].to_vec(), ip[16..20].to_vec()];
+        (ends[0][0], ends[1][0]) = (&ip[12..16], &ip[16..20]);
         let fragment = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0;
         let ports = ip.get(usize::from(ip[0] & 15) * 4..).and_then(|l4| l4.get(..4));
         if let (6 | 17 | 132, false, Some(ports)) = (protocol, fragment, ports) {
-            ends[0].extend(&ports[..2]);
-            ends[1].extend(&ports[2..]);
+            (ends[0][1], ends[1][1]) = ports.split_at(2);
         }
     }
     ends.sort();
     let fnv = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    kind.iter().chain([&protocol]).chain(&ends[0]).chain(&ends[1]).fold(0x811c_9dc5, fnv).max(1)
+    let ends = ends.iter().flatten().copied().flatten();
+    kind.iter().chain([&protocol]).chain(ends).fold(0x811c_9dc5, fnv).max(1)
 }
 
 pub(super) fn change_type(scope: &mut Scope<'_>, call: Call) -> Outcome {
@@ -287,7 +287,15 @@ pub(super) fn load_bytes_relative(scope: &mut Scope<'_>, call: Call) -> Outcome 
 /// `bpf_skb_ecn_set_ce`: 1 if the packet says that it met congestion.
 pub(super) fn ecn_set_ce(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let packet = packet(scope, call)?;
-    let (network, protocol) = (packet.network(), packet.skb.protocol);
+    let (network, mut protocol) = (packet.network(), packet.skb.protocol);
+    // Tags in the frame are looked through, and the network header is where it is all the same.
+    let mut depth = network.saturating_sub(4);
+    let packet = scope.packet.as_ref().expect("checked with the context");
+    while matches!(protocol, 0x8100 | 0x88a8) {
+        let Some(at) = packet.at(depth + 2, 2) else { return Ok(0) };
+        let inner = scope.kernel.arena.slice(at, 2);
+        (protocol, depth) = (u16::from_be_bytes([inner[0], inner[1]]), depth + 4);
+    }
     let header = match protocol {
         ETH_P_IP => 20,
         ETH_P_IPV6 => 40,

@@ -8,9 +8,7 @@ use crate::input::Rest;
 use crate::map::Found;
 use crate::scope::Scope;
 use crate::sock::{LISTEN, SOCK_SIZE, Socket, SocketId};
-use crate::{
-    Errno, FaultKind, MapId, ProgramKind, Redirect, RedirectKind, Region, SocketQuestion, map_kind,
-};
+use crate::{Errno, FaultKind, MapId, ProgramKind, Redirect, RedirectKind, Region, SocketQuestion, map_kind};
 
 /// Bytes of `struct bpf_sock` with `struct bpf_tcp_sock` behind it.
 pub(super) const BYTES: u64 = (SOCK_SIZE + crate::sock::TCP_SIZE) as u64;
@@ -96,8 +94,7 @@ pub(super) fn redirect(scope: &mut Scope<'_>, call: Call) -> Outcome {
     call.check_any_context(scope)?;
     let (id, key_size, _) = map_of_kind(call, scope, 2, SOCKET_MAPS, NO_SOCKETS)?;
     let by_key = scope.kernel.map_def(id).is_some_and(|d| d.kind == map_kind::SOCKHASH);
-    let key =
-        if by_key { call.bytes(scope, 3, key_size)? } else { call.arg32(3).to_le_bytes().to_vec() };
+    let key = if by_key { call.bytes(scope, 3, key_size)? } else { call.arg32(3).to_le_bytes().to_vec() };
     let flags = call.arg(4);
     if flags & !INGRESS != 0 {
         return Ok(0);
@@ -133,8 +130,7 @@ fn lookup(scope: &mut Scope<'_>, call: Call, protocol: u32, any_state: bool) -> 
     let netns = if (netns as i32) < 0 { -1 } else { netns };
     let question = SocketQuestion { protocol, source, destination, ifindex, netns, any_state };
     let found = scope.env.socket_lookup(&question);
-    let found =
-        found.unwrap_or_else(|| scope.kernel.sockets.lookup(protocol, source, destination, ifindex));
+    let found = found.unwrap_or_else(|| scope.kernel.sockets.lookup(protocol, source, destination, ifindex));
     give(scope, found, 0)
 }
 
@@ -271,9 +267,7 @@ pub(super) fn bind(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let address = call.bytes(scope, 2, len)?;
     let family = address.get(..2).map_or(0, |f| u16::from_le_bytes([f[0], f[1]]));
     let (ip, port) = match family {
-        2 if len >= 16 => {
-            (IpAddr::from([address[4], address[5], address[6], address[7]]), &address[2..4])
-        }
+        2 if len >= 16 => (IpAddr::from([address[4], address[5], address[6], address[7]]), &address[2..4]),
         10 if len >= 24 => {
             let octets: [u8; 16] = std::array::from_fn(|i| address[8 + i]);
             (IpAddr::from(octets), &address[2..4])
@@ -329,8 +323,7 @@ pub(super) fn storage_get(scope: &mut Scope<'_>, call: Call) -> Outcome {
 }
 
 pub(super) fn storage_delete(scope: &mut Scope<'_>, call: Call) -> Outcome {
-    let (id, ..) =
-        map_of_kind(call, scope, 1, &[map_kind::SK_STORAGE], "its argument is no socket storage")?;
+    let (id, ..) = map_of_kind(call, scope, 1, &[map_kind::SK_STORAGE], "its argument is no socket storage")?;
     if call.arg(2) == 0 {
         return refused(Errno::EINVAL);
     }

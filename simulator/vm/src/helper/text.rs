@@ -105,11 +105,7 @@ fn parse(text: &[u8], flags: u64) -> Result<(u64, bool, usize), Errno> {
     if digits == 0 { Err(Errno::EINVAL) } else { Ok((value, negative, start + skip + digits)) }
 }
 
-fn number(
-    scope: &mut Scope<'_>,
-    call: Call,
-    sign: impl FnOnce(u64, bool) -> Result<u64, Errno>,
-) -> Outcome {
+fn number(scope: &mut Scope<'_>, call: Call, sign: impl FnOnce(u64, bool) -> Result<u64, Errno>) -> Outcome {
     let text = call.bytes(scope, 1, call.arg32(2) as usize)?;
     let to = call.place(scope, 4, 8)?;
     let parsed = parse(&text, call.arg(3)).and_then(|(v, n, taken)| Ok((sign(v, n)?, taken)));
@@ -139,8 +135,8 @@ pub(super) fn strtoul(scope: &mut Scope<'_>, call: Call) -> Outcome {
 pub(super) fn strncmp(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let size = call.arg32(2) as usize;
     let (a, b) = (call.bytes(scope, 1, size)?, string(scope, call.arg(3), size).unwrap_or_default());
-    for n in 0..size {
-        let (x, y) = (a[n], b.get(n).copied().unwrap_or(0));
+    for (n, x) in a.into_iter().enumerate() {
+        let y = b.get(n).copied().unwrap_or(0);
         if x != y {
             return Ok(if x < y { u64::MAX } else { 1 });
         }

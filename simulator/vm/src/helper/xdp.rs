@@ -30,7 +30,10 @@ pub(super) fn adjust_head(scope: &mut Scope<'_>, call: Call) -> Outcome {
 }
 
 pub(super) fn adjust_meta(scope: &mut Scope<'_>, call: Call) -> Outcome {
-    moved(scope, call, |packet, by, _| packet.adjust_meta(by))
+    let packet = super::skb::packet(scope, call)?;
+    let adjusted = packet.adjust_meta(call.arg(2) as i32);
+    scope.refresh();
+    super::result(adjusted)
 }
 
 pub(super) fn adjust_tail(scope: &mut Scope<'_>, call: Call) -> Outcome {

@@ -8,7 +8,8 @@ use crate::insn::{
     JMP32, LDX, LSH, MEM, MEMSX, MOD, MOV, NEG, ST, STX, W, X, XCHG, XOR,
 };
 use crate::{
-    EngineKind, Environment, Error, Fault, FaultKind, Kernel, KernelConfig, LoadSpec, MapId, Object, ProgramKind,
+    EngineKind, Environment, Error, Fault, FaultKind, Kernel, KernelConfig, LoadSpec, MapId, Object,
+    ProgramKind,
 };
 
 struct Nothing;
@@ -457,7 +458,7 @@ fn a_wild_pointer_is_a_fault_that_names_its_instruction_and_no_address() {
 fn what_cannot_run_is_refused_with_its_place() {
     let exit = Insn::exit();
     let cases: [(&[Insn], &str); 9] = [
-        (&[Insn::call(4), exit], "program test, instruction 0: helper 4 is not supported here"),
+        (&[Insn::call(22), exit], "program test, instruction 0: helper 22 is not supported here"),
         (
             &[Insn::call(0x4000_0001), exit],
             "program test, instruction 0: helper 1073741825 is not supported here",

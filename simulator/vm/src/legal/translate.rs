@@ -6,10 +6,8 @@ use super::{
     FRAME, FUEL, Illegal, LOOPS, Legal, MAY_GOTO_MAX, R0, SPILL, Sound, TEMPORARY, Value, context, liveness,
     rewrite, spill,
 };
-use crate::insn::{
-    ADD, ATOMIC, DW, FP, Insn, JEQ, JMP, JSGE, LDX, LOAD_ACQ, MEM, MOV, ST, STX,
-};
 use crate::helper;
+use crate::insn::{ADD, ATOMIC, DW, FP, Insn, JEQ, JMP, JSGE, LDX, LOAD_ACQ, MEM, MOV, ST, STX};
 
 pub(super) fn translate(program: &Sound) -> Result<Legal, Illegal> {
     let (code, fixups, origin) = row(program)?;

@@ -37,11 +37,6 @@ impl Array {
         self.entries
     }
 
-    /// All values, and how many bytes.
-    pub(super) fn whole(&self, layout: Layout) -> (usize, usize) {
-        (self.at, layout.total() * self.entries as usize)
-    }
-
     pub(super) fn place(&self, index: u32, layout: Layout) -> Values {
         Values { at: self.at + index as usize * layout.total() }
     }

@@ -54,7 +54,8 @@ const INITIAL: u32 = 0xdead_beef;
 
 /// Bob Jenkins' lookup3, as `include/linux/jhash.h` has it.
 fn mix(a: &mut u32, b: &mut u32, c: &mut u32) {
-    for (x, y, z, r) in [(0, 2, 1, 4), (1, 0, 2, 6), (2, 1, 0, 8), (0, 2, 1, 16), (1, 0, 2, 19), (2, 1, 0, 4)] {
+    for (x, y, z, r) in [(0, 2, 1, 4), (1, 0, 2, 6), (2, 1, 0, 8), (0, 2, 1, 16), (1, 0, 2, 19), (2, 1, 0, 4)]
+    {
         let mut v = [*a, *b, *c];
         v[x] = v[x].wrapping_sub(v[y]) ^ v[y].rotate_left(r);
         v[y] = v[y].wrapping_add(v[z]);

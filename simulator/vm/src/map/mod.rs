@@ -3,16 +3,19 @@
 //! Knows sizes, flags, error numbers and order. Knows neither who asks nor that anything is recorded. What a map holds
 //! that is no bytes (programs, maps, sockets) it holds by number.
 
+mod all;
 mod array;
 mod bloom;
 mod check;
 mod hash;
 pub mod kind;
+mod layout;
 mod lpm;
 mod lru;
 mod queue;
 mod ring;
 mod table;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -20,7 +23,10 @@ use std::rc::Rc;
 use crate::arena::Arena;
 use crate::engine::Program;
 use crate::{Errno, Error, KernelConfig, MapDef, MapId, ProgramId};
+pub(crate) use all::Maps;
+use layout::{Layout, Values};
 pub use lru::Eviction;
+pub(crate) use ring::Ring;
 
 /// `BPF_NOEXIST`
 const NOEXIST: u64 = 1;
@@ -28,103 +34,6 @@ const NOEXIST: u64 = 1;
 const EXIST: u64 = 2;
 /// `BPF_F_LOCK`
 const LOCK: u64 = 4;
-
-/// All maps of a kernel, by number; a number is never given again.
-#[derive(Default)]
-pub(crate) struct Maps(Vec<Option<Map>>);
-
-impl Maps {
-    pub(crate) fn get(&self, id: MapId) -> Option<&Map> {
-        self.0.get(id.0.checked_sub(1)? as usize)?.as_ref()
-    }
-
-    pub(crate) fn get_mut(&mut self, id: MapId) -> Option<&mut Map> {
-        self.0.get_mut(id.0.checked_sub(1)? as usize)?.as_mut()
-    }
-
-    pub(crate) fn insert(&mut self, map: Map) -> MapId {
-        self.0.push(Some(map));
-        MapId(self.0.len() as u32)
-    }
-
-    pub(crate) fn remove(&mut self, id: MapId) -> Option<Map> {
-        self.0.get_mut(id.0.checked_sub(1)? as usize)?.take()
-    }
-
-    /// A socket is closed: nothing holds it any more.
-    pub(crate) fn forget_socket(&mut self, socket: u64, arena: &mut Arena) {
-        for map in self.0.iter_mut().flatten() {
-            map.forget_socket(socket, arena);
-        }
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (MapId, &Map)> {
-        (1..).zip(&self.0).filter_map(|(n, m)| Some((MapId(n), m.as_ref()?)))
-    }
-}
-
-/// The values of one entry: one a CPU, each rounded up to 8 bytes, one after another.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Values {
-    pub(crate) at: usize,
-}
-
-/// How values lie in the arena.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Layout {
-    size: usize,
-    cpus: usize,
-    /// Where in a value a `struct bpf_spin_lock` is, which system calls neither read nor write.
-    lock: Option<usize>,
-}
-
-impl Layout {
-    fn stride(self) -> usize {
-        self.size.next_multiple_of(8)
-    }
-
-    fn total(self) -> usize {
-        self.stride() * self.cpus
-    }
-
-    fn get(self, values: Values, arena: &Arena) -> Vec<Vec<u8>> {
-        (0..self.cpus).map(|cpu| self.get_one(values, cpu, arena)).collect()
-    }
-
-    fn get_one(self, values: Values, cpu: usize, arena: &Arena) -> Vec<u8> {
-        let mut value = arena.slice(values.at + cpu * self.stride(), self.size).to_vec();
-        if let Some(lock) = self.lock {
-            value[lock..lock + 4].fill(0);
-        }
-        value
-    }
-
-    /// Writes what a system call gives: one value for all CPUs, or one for each.
-    fn set(self, values: Values, value: &[u8], arena: &mut Arena) {
-        for cpu in 0..self.cpus {
-            let step = if value.len() == self.total() { self.stride() } else { self.size };
-            let from = if value.len() == self.size { value } else { &value[cpu * step..][..self.size] };
-            self.set_one(values.at + cpu * self.stride(), from, arena);
-        }
-    }
-
-    fn set_one(self, at: usize, from: &[u8], arena: &mut Arena) {
-        let to = arena.slice_mut(at, self.size);
-        match self.lock {
-            Some(lock) => {
-                to[..lock].copy_from_slice(&from[..lock]);
-                to[lock + 4..].copy_from_slice(&from[lock + 4..]);
-            }
-            None => to.copy_from_slice(from),
-        }
-    }
-}
-
-/// Devices or CPUs by index: bytes that programs see, where something is.
-struct Targets {
-    array: array::Array,
-    filled: Vec<bool>,
-}
 
 enum Kind {
     Array(array::Array),
@@ -137,7 +46,7 @@ enum Kind {
     PerfEvents,
     /// Maps, sockets or control groups by index, by number.
     Numbers(BTreeMap<u32, u64>),
-    Targets(Targets),
+    Targets(targets::Targets),
 }
 
 /// A map.
@@ -180,7 +89,8 @@ impl Map {
     }
 
     fn kind(def: &MapDef, layout: Layout, config: &KernelConfig, arena: &mut Arena) -> Option<Kind> {
-        let (key, value, max, cpus) = (def.key_size as usize, layout.size, def.max_entries, config.cpus.max(1));
+        let (key, value, max, cpus) =
+            (def.key_size as usize, layout.size, def.max_entries, config.cpus.max(1));
         let hash = |lru| Kind::Hash(hash::Hash::new(key, layout, max, kind::is_per_cpu(def.kind), lru));
         Some(match def.kind {
             kind::ARRAY | kind::PERCPU_ARRAY => Kind::Array(array::Array::create(layout, max, arena)?),
@@ -197,7 +107,7 @@ impl Map {
             }
             kind::DEVMAP | kind::CPUMAP => {
                 let array = array::Array::create(layout, max, arena)?;
-                Kind::Targets(Targets { array, filled: vec![false; max as usize] })
+                Kind::Targets(targets::Targets { array, filled: vec![false; max as usize] })
             }
             kind::LRU_HASH | kind::LRU_PERCPU_HASH => {
                 let own = def.flags & check::NO_COMMON_LRU != 0;
@@ -271,11 +181,6 @@ impl Map {
     /// The bytes that a found place has.
     pub(crate) fn value_size(&self) -> usize {
         self.layout.size
-    }
-
-    /// From one CPU's value to the next.
-    pub(crate) fn stride(&self) -> usize {
-        self.layout.stride()
     }
 
     fn cpu(&self, cpu: u32) -> usize {
@@ -382,7 +287,7 @@ impl Map {
     }
 
     /// `bpf_fd_array_map_update_elem`, of what holds descriptors.
-    fn check_index(&self, key: &[u8], flags: u64) -> Result<(), Errno> {
+    pub(crate) fn check_index(&self, key: &[u8], flags: u64) -> Result<(), Errno> {
         if flags != 0 {
             return Err(Errno::EINVAL);
         }
@@ -496,8 +401,7 @@ impl Map {
             Kind::Numbers(_) if beyond && kind::holds_sockets(self.def.kind) => Err(Errno::EINVAL),
             Kind::Numbers(_) | Kind::Programs(_) | Kind::PerfEvents if beyond => Err(Errno::E2BIG),
             Kind::Numbers(m) => {
-                let missing =
-                    if kind::holds_sockets(self.def.kind) { Errno::EINVAL } else { Errno::ENOENT };
+                let missing = if kind::holds_sockets(self.def.kind) { Errno::EINVAL } else { Errno::ENOENT };
                 m.remove(&index).map(drop).ok_or(missing)
             }
             Kind::Programs(m) => m.remove(&index).map(drop).ok_or(Errno::ENOENT),
@@ -668,26 +572,6 @@ impl Map {
     pub(crate) fn program_slots(&self) -> Vec<(u32, ProgramId)> {
         let Kind::Programs(slots) = &self.kind else { return Vec::new() };
         slots.iter().map(|(index, (id, _))| (*index, *id)).collect()
-    }
-
-    /// All values of an array, and how many bytes: what a direct access to a value may reach.
-    pub(crate) fn whole(&self) -> Option<(usize, usize)> {
-        let Kind::Array(m) = &self.kind else { return None };
-        Some(m.whole(self.layout))
-    }
-}
-
-pub(crate) use ring::Ring;
-
-impl Targets {
-    fn find(&self, key: &[u8], layout: Layout) -> Option<Values> {
-        let filled = self.filled.get(array::index(key) as usize).copied().unwrap_or(false);
-        if filled { self.array.find(key, layout) } else { None }
-    }
-
-    fn places(&self, layout: Layout) -> Vec<(Vec<u8>, Values)> {
-        let filled = (0u32..).zip(&self.filled).filter(|(_, filled)| **filled);
-        filled.map(|(i, _)| (i.to_le_bytes().to_vec(), self.array.place(i, layout))).collect()
     }
 }
 

@@ -70,11 +70,6 @@ impl Ring {
         true
     }
 
-    /// Of a record that is reserved, how many bytes it has.
-    pub(crate) fn reserved(&self, at: usize) -> Option<usize> {
-        self.records.iter().rev().find(|r| r.at == at && r.state == State::Busy).map(|r| r.len)
-    }
-
     /// Reads up to the first record that is still reserved.
     pub(crate) fn read(&mut self, arena: &mut Arena, each: &mut dyn FnMut(&[u8])) {
         while let Some(record) = self.records.front() {

@@ -1,7 +1,10 @@
 //! Whole runs: programs written by hand, and the objects that skep ships.
 
+mod callbacks;
 mod context;
+mod faults;
 mod helpers;
+mod kinds;
 mod objects;
 mod tail_calls;
 

@@ -2,7 +2,7 @@
 
 use skep_vm::{EngineKind, Environment, Kernel, KernelConfig, LoadSpec, MapId, Object, ProgramKind};
 
-use super::generator::{self, MEMORY, Random};
+use super::generator::{self, MEMORY, Random, Start};
 
 struct World(u64);
 
@@ -19,26 +19,26 @@ impl Environment for World {
 }
 
 /// The engines that this machine has.
-pub fn engines() -> Vec<EngineKind> {
+pub(crate) fn engines() -> Vec<EngineKind> {
     let jit = cfg!(all(target_arch = "x86_64", unix));
     let all = [EngineKind::Checked, EngineKind::Rbpf, EngineKind::RbpfJit];
     all.into_iter().filter(|e| *e != EngineKind::RbpfJit || jit).collect()
 }
 
 /// Kernels that programs are loaded into one after another: making one costs more than a program does.
-pub struct Engines(Vec<(EngineKind, Kernel)>);
+pub(crate) struct Engines(Vec<(EngineKind, Kernel)>);
 
 impl Engines {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let kernel = |engine| Kernel::new(&KernelConfig { engine, ..KernelConfig::default() });
         Self(engines().into_iter().map(|engine| (engine, kernel(engine))).collect())
     }
 
     /// Runs the program of a seed on all; what differs is an error with the seed in it.
-    pub fn compare(&mut self, seed: u64) -> Result<(), String> {
+    pub(crate) fn compare(&mut self, seed: u64) -> Result<(), String> {
         let mut random = Random::new(seed);
         let length = 5 + random.word() % 60;
-        let code = generator::program(&mut random, length);
+        let code = generator::program(&mut random, length, Start::Argument);
         let memory: Vec<u8> = (0..MEMORY / 8).flat_map(|_| random.number().to_le_bytes()).collect();
         let object = Object::from_instructions("random", ProgramKind::Memory, &code, &[]);
         let object = object.map_err(|e| format!("seed {seed}: {e}"))?;

@@ -65,7 +65,13 @@ fn deleted(region: Region) -> Option<Region> {
 }
 
 /// What a helper's result points to.
-fn given_back(scope: &mut Scope<'_>, number: i32, arguments: [u64; 5], r0: u64, regions: &mut Regions) -> Tag {
+fn given_back(
+    scope: &mut Scope<'_>,
+    number: i32,
+    arguments: [u64; 5],
+    r0: u64,
+    regions: &mut Regions,
+) -> Tag {
     if matches!(number, RINGBUF_SUBMIT | RINGBUF_DISCARD | SK_RELEASE) {
         regions.end(arguments[0], 1, |r| (r == Region::Given).then_some(Region::GivenBack));
     }

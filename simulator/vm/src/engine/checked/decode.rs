@@ -338,13 +338,8 @@ fn reads(i: Insn, main: bool) -> u16 {
         STX if i.mode() == ATOMIC && i.imm == LOAD_ACQ => src,
         STX if i.mode() == ATOMIC && i.imm == CMPXCHG => dst | src | 1,
         STX => dst | src,
-        ALU | ALU64 if i.op() == MOV => {
-            if i.is_reg() {
-                src
-            } else {
-                0
-            }
-        }
+        ALU | ALU64 if i.op() == MOV && i.is_reg() => src,
+        ALU | ALU64 if i.op() == MOV => 0,
         ALU | ALU64 if i.op() == END || i.op() == NEG => dst,
         ALU | ALU64 => dst | if i.is_reg() { src } else { 0 },
         // A function of the program may have nothing to give; the program itself has.

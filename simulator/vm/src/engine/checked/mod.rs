@@ -1,10 +1,11 @@
 //! `checked`: an interpreter of the original bytecode that lets no access through that the program has no right to.
 //!
 //! It executes what the object says and not what the legaliser made of it, as RFC 9669 and Linux 6.18 define it.
-//! [`decode`] prepares a program once, [`regions`] knows memory, [`run`] executes, and [`calls`] is what happens around
+//! [`decode`] prepares a program once, [`regions`] knows memory, [`run`] executes, [`access`] is its memory, and [`calls`] is what happens around
 //! helpers. Stricter than the kernel's verifier in one thing: a map's value is gone when it is deleted, while the kernel
 //! lets programs read it until the end of the RCU section.
 
+mod access;
 mod calls;
 mod decode;
 mod regions;

@@ -1,17 +1,11 @@
 //! The interpreter's loop.
 //!
-//! Registers are values with tags beside them. Nothing is read or written but through [`Regions::find`], which says
-//! that the bytes belong to what the pointer was made for.
-#![expect(
-    unsafe_code,
-    reason = "programs use real addresses; each is used right behind the check of its region"
-)]
+//! Registers are values with tags beside them. Memory is for [`super::access`].
 
 use super::calls::{self, After};
 use super::decode::{Do, Op, ZERO};
-use super::regions::{CONTEXT, Class, NUMBER, Regions, Tag, UNWRITTEN};
+use super::regions::{CONTEXT, NUMBER, Regions, Tag, UNWRITTEN};
 use super::{Checked, Stopped};
-use crate::insn::{CMPXCHG, FETCH, XCHG};
 use crate::legal::{FRAME, FRAMES_MAX, MAY_GOTO_MAX, SPILL};
 use crate::scope::{self, Argument};
 use crate::{Doing, FaultKind, Region, Step, Why, helper};
@@ -29,10 +23,11 @@ struct Caller {
     loops: i32,
 }
 
-struct Machine<'a> {
+/// What executes: registers, their tags, and where they come back to.
+pub(super) struct Machine<'a> {
     program: &'a Checked,
-    r: [u64; 16],
-    t: [Tag; 16],
+    pub(super) r: [u64; 16],
+    pub(super) t: [Tag; 16],
     /// With the scope while a helper runs.
     held: Option<Box<Regions>>,
     callers: [Caller; FRAMES_MAX],
@@ -93,138 +88,13 @@ impl<'a> Machine<'a> {
     }
 
     #[inline(always)]
-    fn regions(&self) -> &Regions {
+    pub(super) fn regions(&self) -> &Regions {
         self.held.as_deref().expect("the regions are here while no helper runs")
     }
 
     #[inline(always)]
-    fn regions_mut(&mut self) -> &mut Regions {
+    pub(super) fn regions_mut(&mut self) -> &mut Regions {
         self.held.as_deref_mut().expect("the regions are here while no helper runs")
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn refused(&self, doing: Doing, tag: Tag, address: u64, width: u64, why: Why) -> FaultKind {
-        FaultKind::Access(self.regions().bad(doing, tag, address, width, why))
-    }
-
-    #[inline(always)]
-    fn load<const WIDTH: u64>(&mut self, op: Op) -> Result<(u64, Tag), FaultKind> {
-        let base = usize::from(op.src & 15);
-        let (address, tag) = (self.r[base].wrapping_add(op.off as i64 as u64), self.t[base]);
-        let Some(bytes) = self.regions().find(tag, address, WIDTH) else {
-            return Err(self.refused(Doing::Load, tag, address, WIDTH, Why::Outside));
-        };
-        let loaded = match bytes.class {
-            Class::Plain | Class::ReadOnly => NUMBER,
-            Class::Stack => match self.regions().load_slot(tag, address - bytes.start, WIDTH) {
-                Some(loaded) => loaded,
-                None => return Err(self.refused(Doing::Load, tag, address, WIDTH, Why::Uninitialised)),
-            },
-            Class::Context => return self.load_context(address, WIDTH),
-        };
-        // SAFETY: the bytes lie inside of a region of the arena.
-        Ok((unsafe { read::<WIDTH>(address) }, loaded))
-    }
-
-    #[cold]
-    fn load_context(&self, address: u64, width: u64) -> Result<(u64, Tag), FaultKind> {
-        let found = self.regions().load_context(address, width);
-        let (at, wide, tag) = found.map_err(|why| self.refused(Doing::Load, CONTEXT, address, width, why))?;
-        // SAFETY: a field of the context, or the pointer that stands behind it, and `wide` is one of these.
-        let value = unsafe {
-            match wide {
-                1 => read::<1>(at),
-                2 => read::<2>(at),
-                4 => read::<4>(at),
-                _ => read::<8>(at),
-            }
-        };
-        Ok((value, tag))
-    }
-
-    #[inline(always)]
-    fn store<const WIDTH: u64>(&mut self, op: Op) -> Result<(), FaultKind> {
-        let (base, from) = (usize::from(op.dst & 15), usize::from(op.src & 15));
-        let (address, tag) = (self.r[base].wrapping_add(op.off as i64 as u64), self.t[base]);
-        let (value, value_tag) = (self.r[from].wrapping_add(op.imm as u64), self.t[from]);
-        let Some(bytes) = self.regions().find(tag, address, WIDTH) else {
-            return Err(self.refused(Doing::Store, tag, address, WIDTH, Why::Outside));
-        };
-        match bytes.class {
-            Class::Plain => {}
-            Class::Stack => {
-                let offset = address - bytes.start;
-                if !self.regions_mut().store_slot(tag, offset, WIDTH, value_tag) {
-                    return Err(self.refused(Doing::Store, tag, address, WIDTH, Why::Escapes));
-                }
-            }
-            Class::ReadOnly => return Err(self.refused(Doing::Store, tag, address, WIDTH, Why::ReadOnly)),
-            Class::Context => return self.store_context(address, WIDTH, value),
-        }
-        // SAFETY: the bytes lie inside of a region of the arena, which programs may write.
-        unsafe { write::<WIDTH>(address, value) };
-        Ok(())
-    }
-
-    #[cold]
-    fn store_context(&self, address: u64, width: u64, value: u64) -> Result<(), FaultKind> {
-        let kept = self.regions().store_context(address, width, value);
-        let kept = kept.map_err(|why| self.refused(Doing::Store, CONTEXT, address, width, why))?;
-        // SAFETY: inside of a field of the context, no wider than the access.
-        unsafe {
-            match kept {
-                0 => {}
-                1 => write::<1>(address, value),
-                2 => write::<2>(address, value),
-                4 => write::<4>(address, value),
-                _ => write::<8>(address, value),
-            }
-        }
-        Ok(())
-    }
-
-    fn atomic<const WIDTH: u64>(&mut self, op: Op) -> Result<(), FaultKind> {
-        let (base, from) = (usize::from(op.dst & 15), usize::from(op.src & 15));
-        let (address, tag) = (self.r[base].wrapping_add(op.off as i64 as u64), self.t[base]);
-        let Some(bytes) = self.regions().find(tag, address, WIDTH) else {
-            return Err(self.refused(Doing::Store, tag, address, WIDTH, Why::Outside));
-        };
-        match bytes.class {
-            Class::Plain => {}
-            Class::Stack => {
-                let offset = address - bytes.start;
-                if self.regions().load_slot(tag, offset, WIDTH).is_none() {
-                    return Err(self.refused(Doing::Load, tag, address, WIDTH, Why::Uninitialised));
-                }
-                self.regions_mut().store_slot(tag, offset, WIDTH, NUMBER);
-            }
-            // `check_atomic` refuses the context, as it does read-only memory.
-            _ => return Err(self.refused(Doing::Store, tag, address, WIDTH, Why::ReadOnly)),
-        }
-        let mask = if WIDTH == 4 { u64::from(u32::MAX) } else { u64::MAX };
-        // SAFETY: the bytes lie inside of a region of the arena.
-        let old = unsafe { read::<WIDTH>(address) };
-        let operand = self.r[from] & mask;
-        let new = match op.imm as i32 {
-            XCHG => operand,
-            CMPXCHG if old == self.r[0] & mask => operand,
-            CMPXCHG => old,
-            code => match code & !FETCH {
-                0x00 => old.wrapping_add(operand),
-                0x40 => old | operand,
-                0x50 => old & operand,
-                _ => old ^ operand,
-            },
-        };
-        // SAFETY: as above, and programs may write there.
-        unsafe { write::<WIDTH>(address, new) };
-        match op.imm as i32 {
-            CMPXCHG => (self.r[0], self.t[0]) = (old, NUMBER),
-            code if code & FETCH != 0 => (self.r[from], self.t[from]) = (old, NUMBER),
-            _ => {}
-        }
-        Ok(())
     }
 
     #[inline(never)]
@@ -369,34 +239,36 @@ impl<'a> Machine<'a> {
                 return Err((at, FaultKind::Fuel(limit as u64)));
             }
             let (d, s) = (usize::from(op.dst & 15), usize::from(op.src & 15));
+            // The operands, by the names that the operation gives them, and what it makes of them.
             macro_rules! alu64 {
-                ($f:expr) => {{
-                    let f: fn(u64, u64) -> u64 = $f;
-                    self.r[d] = f(self.r[d], self.r[s].wrapping_add(op.imm as u64));
+                (|$a:tt, $b:tt| $result:expr) => {{
+                    let ($a, $b): (u64, u64) = (self.r[d], self.r[s].wrapping_add(op.imm as u64));
+                    self.r[d] = $result;
                     self.t[d] = NUMBER;
                 }};
             }
             macro_rules! alu32 {
-                ($f:expr) => {{
-                    let f: fn(u32, u32) -> u32 = $f;
-                    self.r[d] =
-                        u64::from(f(self.r[d] as u32, (self.r[s] as u32).wrapping_add(op.imm as u32)));
+                (|$a:tt, $b:tt| $result:expr) => {{
+                    let ($a, $b): (u32, u32) =
+                        (self.r[d] as u32, (self.r[s] as u32).wrapping_add(op.imm as u32));
+                    self.r[d] = u64::from($result);
                     self.t[d] = NUMBER;
                 }};
             }
             macro_rules! jump64 {
-                ($f:expr) => {{
-                    let f: fn(u64, u64) -> bool = $f;
-                    if f(self.r[d], self.r[s].wrapping_add(op.imm as u64)) {
+                (|$a:tt, $b:tt| $result:expr) => {{
+                    let ($a, $b): (u64, u64) = (self.r[d], self.r[s].wrapping_add(op.imm as u64));
+                    if $result {
                         at = op.off as usize;
                         continue;
                     }
                 }};
             }
             macro_rules! jump32 {
-                ($f:expr) => {{
-                    let f: fn(u32, u32) -> bool = $f;
-                    if f(self.r[d] as u32, (self.r[s] as u32).wrapping_add(op.imm as u32)) {
+                (|$a:tt, $b:tt| $result:expr) => {{
+                    let ($a, $b): (u32, u32) =
+                        (self.r[d] as u32, (self.r[s] as u32).wrapping_add(op.imm as u32));
+                    if $result {
                         at = op.off as usize;
                         continue;
                     }
@@ -581,40 +453,6 @@ impl<'a> Machine<'a> {
                 }
             }
             at += 1;
-        }
-    }
-}
-
-/// # Safety
-///
-/// All bytes lie inside of the arena.
-#[inline(always)]
-unsafe fn read<const WIDTH: u64>(address: u64) -> u64 {
-    let at = std::ptr::with_exposed_provenance::<u8>(address as usize);
-    // SAFETY: as the caller says; all memory of the arena is initialised.
-    unsafe {
-        match WIDTH {
-            1 => u64::from(at.read()),
-            2 => u64::from(u16::from_le(at.cast::<u16>().read_unaligned())),
-            4 => u64::from(u32::from_le(at.cast::<u32>().read_unaligned())),
-            _ => u64::from_le(at.cast::<u64>().read_unaligned()),
-        }
-    }
-}
-
-/// # Safety
-///
-/// All bytes lie inside of the arena, and nobody holds a slice of them.
-#[inline(always)]
-unsafe fn write<const WIDTH: u64>(address: u64, value: u64) {
-    let at = std::ptr::with_exposed_provenance_mut::<u8>(address as usize);
-    // SAFETY: as the caller says.
-    unsafe {
-        match WIDTH {
-            1 => at.write(value as u8),
-            2 => at.cast::<u16>().write_unaligned((value as u16).to_le()),
-            4 => at.cast::<u32>().write_unaligned((value as u32).to_le()),
-            _ => at.cast::<u64>().write_unaligned(value.to_le()),
         }
     }
 }
