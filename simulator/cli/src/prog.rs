@@ -4,6 +4,7 @@
 
 mod args;
 mod conformance;
+mod cover;
 mod dump;
 mod list;
 mod run;
@@ -27,6 +28,7 @@ pub(crate) fn prog(args: &ProgArgs) -> u8 {
         ProgCommand::List(args) => list::list(args),
         ProgCommand::Dump(args) => dump::dump(args),
         ProgCommand::Run(args) => run::run(args),
+        ProgCommand::Cover(args) => cover::cover(args),
         ProgCommand::Conformance(args) => conformance::conformance(args),
     };
     done.unwrap_or_else(|diagnostic| {

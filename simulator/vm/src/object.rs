@@ -197,6 +197,18 @@ impl Object {
         self.0.programs.get(program).map(|p| p.instructions.len())
     }
 
+    /// A program's linked instructions as they are encoded: a 16-byte load with source 1 holds a map's index in
+    /// [`Self::maps`], with source 2 a data section's index in [`Self::data`] and the offset there. For loaders.
+    pub fn linked_instructions(&self, program: &str) -> Option<Vec<u8>> {
+        let linked = self.0.programs.get(program)?;
+        Some(linked.instructions.iter().flat_map(|i| i.encode()).collect())
+    }
+
+    /// The data sections as the object holds them: name and bytes.
+    pub fn data(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.names.iter().map(String::as_str).zip(self.0.sections.iter().map(Vec::as_slice))
+    }
+
     /// The kind of a program; `None` if there is no such program or this vm does not know the kind.
     pub fn kind(&self, program: &str) -> Option<ProgramKind> {
         self.0.programs.get(program)?.kind

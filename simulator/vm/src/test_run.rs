@@ -4,10 +4,12 @@
 
 use skep_packet::SkBuff;
 
-use crate::{Environment, Fault, Kernel, ProgramId, ProgramKind, Run, Stats};
+use crate::{Environment, Fault, Input, Kernel, ProgramId, ProgramKind, Run, Stats, XdpBuff};
 
 /// `sizeof(struct __sk_buff)`
 const SKB_CONTEXT: usize = 192;
+/// `sizeof(struct xdp_md)`
+const XDP_CONTEXT: usize = 24;
 /// Bytes of an Ethernet header: the least that the kernel takes.
 const ETH_HLEN: usize = 14;
 /// Fields of `struct __sk_buff` that can be given: name, offset, bytes.
@@ -84,8 +86,37 @@ impl Kernel {
                     total: Stats::default(),
                 })
             }
-            _ => self.test_skb(program, input, repeat, env),
+            ProgramKind::Xdp => self.test_xdp(program, input, repeat, env),
+            kind if kind.has_skb() => self.test_skb(program, input, repeat, env),
+            kind => Err(TestError::Input(format!(
+                "{kind:?} programs have no test run, neither here nor in the kernel"
+            ))),
         }
+    }
+
+    fn test_xdp(
+        &mut self,
+        program: ProgramId,
+        input: &TestInput<'_>,
+        repeat: u32,
+        env: &mut dyn Environment,
+    ) -> Result<TestOutput, TestError> {
+        check_ethernet(input.data)?;
+        check_xdp_context(input).map_err(TestError::Input)?;
+        let mut buff = XdpBuff::new(input.data, 0);
+        let (mut total, mut last) = (Stats::default(), None);
+        for _ in 0..repeat {
+            // The kernel puts the frame back where it was before each run but the first; what was written stays.
+            let run = self.run_on(program, Input::Xdp(&mut buff), env)?;
+            add(&mut total, &run.stats);
+            last = Some(run);
+        }
+        let return_value = last.as_ref().map_or(0, |run| u64::from(run.return_value as u32));
+        let data = buff.frame.bytes().to_vec();
+        // `xdp_convert_buff_to_md`: offsets from the metadata, of which there is none.
+        let mut context = vec![0; XDP_CONTEXT];
+        context[4..8].copy_from_slice(&(data.len() as u32).to_le_bytes());
+        Ok(TestOutput { return_value, data, context, run: last, total })
     }
 
     fn test_skb(
@@ -95,27 +126,58 @@ impl Kernel {
         repeat: u32,
         env: &mut dyn Environment,
     ) -> Result<TestOutput, TestError> {
-        if input.data.len() < ETH_HLEN {
+        check_ethernet(input.data)?;
+        let mut skb = SkBuff::from_frame(input.data);
+        let header = match skb.protocol {
+            0x0800 => 20,
+            0x86dd => 40,
+            _ => 0,
+        };
+        if input.data.len() < ETH_HLEN + header {
             let what = format!(
-                "a packet of {} bytes: the kernel takes none without an Ethernet header",
+                "a packet of {} bytes: the kernel takes none with half of an IP header",
                 input.data.len()
             );
             return Err(TestError::Input(what));
         }
-        let mut skb = SkBuff::from_frame(input.data);
         set_skb_context(&mut skb, input.context).map_err(TestError::Input)?;
         let mut total = Stats::default();
         let mut last = None;
         for _ in 0..repeat {
-            let run = self.run(program, &mut skb, env)?;
-            total.instructions += run.stats.instructions;
-            total.helper_calls += run.stats.helper_calls;
-            total.map_lookups += run.stats.map_lookups;
+            let run = self.run_on(program, Input::Skb(&mut skb), env)?;
+            add(&mut total, &run.stats);
             last = Some(run);
         }
         let return_value = last.as_ref().map_or(0, |run| u64::from(run.return_value as u32));
         let (data, context) = (skb.bytes().to_vec(), skb_context(&skb));
         Ok(TestOutput { return_value, data, context, run: last, total })
+    }
+}
+
+fn add(total: &mut Stats, run: &Stats) {
+    total.instructions += run.instructions;
+    total.helper_calls += run.helper_calls;
+    total.map_lookups += run.map_lookups;
+}
+
+/// What the kernel refuses with `EINVAL`.
+fn check_ethernet(data: &[u8]) -> Result<(), TestError> {
+    if data.len() >= ETH_HLEN {
+        return Ok(());
+    }
+    let what = format!("a packet of {} bytes: the kernel takes none without an Ethernet header", data.len());
+    Err(TestError::Input(what))
+}
+
+/// A `struct xdp_md` may say how long the packet is; metadata and queues are not supported here.
+fn check_xdp_context(input: &TestInput<'_>) -> Result<(), String> {
+    let len = (input.data.len() as u32).to_le_bytes();
+    let wrong = |(at, byte): (usize, &u8)| *byte != 0 && !((4..8).contains(&at) && *byte == len[at - 4]);
+    match input.context.iter().enumerate().position(wrong) {
+        Some(at) => Err(format!(
+            "byte {at} of the context is not zero; only data_end, the packet's length, can be given"
+        )),
+        None => Ok(()),
     }
 }
 

@@ -28,6 +28,11 @@ pub(super) enum ProgCommand {
     /// run goes into the next: --data-out of one as --data-in of the other, --map-dump as --map-load.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Run a program and tell which source lines were executed, from BTF's line information
+    ///
+    /// What the program is given is told by the flags of `run`. A line counts as executed if one of its instructions
+    /// was. Programs that were tail called count, too. Exit status as `run`.
+    Cover(Box<CoverArgs>),
     /// Run the cases of a bpf_conformance table; the last line says `N passed, M failed`
     ///
     /// The table has a header line and then, tabs between them: name, CPU version, memory, expected r0, program; the
@@ -139,6 +144,15 @@ pub(super) struct RunArgs {
     /// What to print on stdout
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub(super) output: Output,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct CoverArgs {
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+    /// Write the coverage to this file in LCOV's form, for genhtml and editors; - is stdout
+    #[arg(long, value_name = "FILE")]
+    pub(super) lcov: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]

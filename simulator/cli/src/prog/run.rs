@@ -13,7 +13,7 @@ use skep_vm::{
 use std::path::Path;
 
 /// Exit status of a program that misbehaved.
-const FAULT: u8 = 1;
+pub(super) const FAULT: u8 = 1;
 
 /// What a program sees of the world, and what it told it.
 pub(super) struct World {
@@ -58,41 +58,8 @@ impl Environment for World {
 }
 
 pub(super) fn run(args: &RunArgs) -> Done {
-    let mut object = args.object.parse()?;
-    let name = args.object.program(&object, args.program.as_deref())?.to_owned();
-    let of_object = |e: skep_vm::Error| Diagnostic::new(e.to_string()).in_file(&args.object.object);
-    if let Some(kind) = args.r#type {
-        object = object.with_kind(&name, ProgramKind::from(kind)).map_err(of_object)?;
-    }
-    if args.cpu >= args.cpus {
-        let text = format!("there is no CPU {} among {}", args.cpu, args.cpus);
-        return Err(Diagnostic::new(text).help("CPUs count from 0; --cpus says how many there are"));
-    }
-    let states = args.map_load.iter().map(|path| load_state(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut spec = LoadSpec::default();
-    for (_, state) in &states {
-        spec.globals.extend(state.globals.clone());
-    }
-    let mut kernel =
-        Kernel::new(&KernelConfig { cpus: args.cpus, engine: args.engine.into(), ..KernelConfig::default() });
-    // Other programs are loaded beside it where they can be: tail calls reach them by name.
-    let object = runnable(&object, &name).map_err(of_object)?;
-    let loaded = kernel.load(&object, &spec).map_err(of_object)?;
-    for (path, state) in &states {
-        state.fill(&mut kernel, &loaded).map_err(|what| Diagnostic::new(what).in_file(path))?;
-    }
-    let data = read(&args.data_in)?;
-    let context = args.ctx_in.as_deref().map(read).transpose()?.unwrap_or_default();
-    let input = TestInput { data: &data, context: &context, repeat: args.repeat };
-    let mut world = World { now_ns: args.now, random: args.seed, cpu: args.cpu, ..World::default() };
-    let output = match kernel.test_run(loaded.programs[&name], &input, &mut world) {
-        Ok(output) => output,
-        Err(TestError::Input(what)) => return Err(Diagnostic::new(what).in_file(&args.data_in)),
-        Err(TestError::Fault(fault)) => {
-            diagnostics::print(&misbehaved(args, &object, &fault));
-            return Ok(FAULT);
-        }
-    };
+    let mut session = Session::open(args)?;
+    let Some(output) = session.execute(args)? else { return Ok(FAULT) };
     if let Some(path) = &args.data_out {
         write(path, &output.data)?;
     }
@@ -100,14 +67,70 @@ pub(super) fn run(args: &RunArgs) -> Done {
         write(path, &output.context)?;
     }
     if let Some(path) = &args.map_dump {
-        write(path, format!("{:#}\n", state::dump(&kernel, &loaded, &object)).as_bytes())?;
+        let state = state::dump(&session.kernel, &session.loaded, &session.object);
+        write(path, format!("{state:#}\n").as_bytes())?;
     }
-    let result = result(args, &kernel, &loaded, &world, &output, object.kind(&name));
+    let result = result(args, &session, &output);
     match args.output {
         Output::Text => print(&text(&result)),
         Output::Json => print(&format!("{result:#}\n")),
     }
     Ok(0)
+}
+
+/// A loaded object, and its program's world.
+pub(super) struct Session {
+    pub(super) object: Object,
+    pub(super) name: String,
+    pub(super) kernel: Kernel,
+    pub(super) loaded: Loaded,
+    world: World,
+}
+
+impl Session {
+    /// Reads, loads and fills what the flags say.
+    pub(super) fn open(args: &RunArgs) -> Result<Self, Diagnostic> {
+        let mut object = args.object.parse()?;
+        let name = args.object.program(&object, args.program.as_deref())?.to_owned();
+        let of_object = |e: skep_vm::Error| Diagnostic::new(e.to_string()).in_file(&args.object.object);
+        if let Some(kind) = args.r#type {
+            object = object.with_kind(&name, ProgramKind::from(kind)).map_err(of_object)?;
+        }
+        if args.cpu >= args.cpus {
+            let text = format!("there is no CPU {} among {}", args.cpu, args.cpus);
+            return Err(Diagnostic::new(text).help("CPUs count from 0; --cpus says how many there are"));
+        }
+        let states = args.map_load.iter().map(|path| load_state(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut spec = LoadSpec::default();
+        for (_, state) in &states {
+            spec.globals.extend(state.globals.clone());
+        }
+        let engine = args.engine.into();
+        let mut kernel = Kernel::new(&KernelConfig { cpus: args.cpus, engine, ..KernelConfig::default() });
+        // Other programs are loaded beside it where they can be: tail calls reach them by name.
+        let object = runnable(&object, &name).map_err(of_object)?;
+        let loaded = kernel.load(&object, &spec).map_err(of_object)?;
+        for (path, state) in &states {
+            state.fill(&mut kernel, &loaded).map_err(|what| Diagnostic::new(what).in_file(path))?;
+        }
+        let world = World { now_ns: args.now, random: args.seed, cpu: args.cpu, ..World::default() };
+        Ok(Self { object, name, kernel, loaded, world })
+    }
+
+    /// Runs the program; `None` if it misbehaved, which is then told.
+    pub(super) fn execute(&mut self, args: &RunArgs) -> Result<Option<TestOutput>, Diagnostic> {
+        let data = read(&args.data_in)?;
+        let context = args.ctx_in.as_deref().map(read).transpose()?.unwrap_or_default();
+        let input = TestInput { data: &data, context: &context, repeat: args.repeat };
+        match self.kernel.test_run(self.loaded.programs[&self.name], &input, &mut self.world) {
+            Ok(output) => Ok(Some(output)),
+            Err(TestError::Input(what)) => Err(Diagnostic::new(what).in_file(&args.data_in)),
+            Err(TestError::Fault(fault)) => {
+                diagnostics::print(&misbehaved(args, &self.object, &fault));
+                Ok(None)
+            }
+        }
+    }
 }
 
 fn load_state(path: &Path) -> Result<(&Path, State), Diagnostic> {
@@ -161,14 +184,9 @@ fn map_name(loaded: &Loaded, id: MapId) -> String {
     found.map_or_else(|| format!("#{}", id.number()), |(name, _)| name.clone())
 }
 
-fn result(
-    args: &RunArgs,
-    kernel: &Kernel,
-    loaded: &Loaded,
-    world: &World,
-    output: &TestOutput,
-    kind: Option<ProgramKind>,
-) -> Value {
+fn result(args: &RunArgs, session: &Session, output: &TestOutput) -> Value {
+    let Session { kernel, loaded, world, .. } = session;
+    let kind = session.object.kind(&session.name);
     let run = output.run.as_ref();
     let name = |id| kernel.program_name(id).unwrap_or("?");
     let redirect = run.and_then(|r| r.redirect).map(|r| {
@@ -176,6 +194,8 @@ fn result(
             RedirectKind::Device => ("bpf_redirect", None),
             RedirectKind::Peer => ("bpf_redirect_peer", None),
             RedirectKind::Neighbour { next_hop } => ("bpf_redirect_neigh", next_hop),
+            RedirectKind::Map { .. } => ("bpf_redirect_map", None),
+            RedirectKind::Socket(_) => ("a redirect to a socket", None),
         };
         let next_hop = next_hop.map(|ip| std::net::Ipv4Addr::from(ip).to_string());
         json!({"by": by, "ifindex": r.ifindex, "flags": r.flags, "next_hop": next_hop})

@@ -2,7 +2,7 @@
 
 use skep_vm::{EngineKind, Environment, Kernel, KernelConfig, LoadSpec, MapId, Object, ProgramKind};
 
-use super::generator::{self, MEMORY, Random};
+use super::generator::{self, MEMORY, Random, Start};
 
 struct World(u64);
 
@@ -38,7 +38,7 @@ impl Engines {
     pub(crate) fn compare(&mut self, seed: u64) -> Result<(), String> {
         let mut random = Random::new(seed);
         let length = 5 + random.word() % 60;
-        let code = generator::program(&mut random, length);
+        let code = generator::program(&mut random, length, Start::Argument);
         let memory: Vec<u8> = (0..MEMORY / 8).flat_map(|_| random.number().to_le_bytes()).collect();
         let object = Object::from_instructions("random", ProgramKind::Memory, &code, &[]);
         let object = object.map_err(|e| format!("seed {seed}: {e}"))?;

@@ -75,6 +75,7 @@ struct Body<'r> {
     /// Registers that hold numbers, and the one that points to memory.
     free: &'static [u8],
     memory: u8,
+    helpers: bool,
 }
 
 const EXIT: u8 = 0x95;
@@ -82,7 +83,7 @@ const CALL: u8 = 0x85;
 
 impl<'r> Body<'r> {
     fn new(random: &'r mut Random, free: &'static [u8]) -> Self {
-        Self { random, code: Vec::new(), jumps: Vec::new(), marks: Vec::new(), free, memory: 9 }
+        Self { random, code: Vec::new(), jumps: Vec::new(), marks: Vec::new(), free, memory: 9, helpers: true }
     }
 
     fn push(&mut self, code: u8, dst: u8, src: u8, off: i16, imm: i32) {
@@ -180,12 +181,17 @@ impl<'r> Body<'r> {
         let op = self.random.pick(&[0x10u8, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0xa0, 0xb0, 0xc0, 0xd0]);
         let class = self.random.pick(&[5u8, 6]);
         let imm = self.random.number() as i32;
-        match self.random.below(12) {
+        let kind = self.random.below(12);
+        match kind {
             0 => self.push(0x05, 0, 0, 0, 0),
             1 => self.push(0x06, 0, 0, 0, 0),
             2 => self.push(0xe5, 0, 0, 0, 0),
             3..8 => self.push(class | op | 8, dst, src, 0, 0),
             _ => self.push(class | op, dst, 0, 0, imm),
+        }
+        if kind < 2 && !self.helpers {
+            // The kernel refuses what cannot be reached.
+            self.jumps.pop();
         }
         mark
     }
@@ -235,7 +241,7 @@ impl<'r> Body<'r> {
                     self.push(CALL, 0, 1, 0, 0);
                     self.renew();
                 }
-                _ if functions => self.helper(),
+                _ if functions && self.helpers => self.helper(),
                 _ => self.arithmetic(),
             }
         }
@@ -255,6 +261,19 @@ impl<'r> Body<'r> {
         self.push(0x7b, 10, 0, counter, 0);
         let back = top as i64 - self.code.len() as i64 - 1;
         self.push(0x65, 0, 0, back as i16, 0);
+    }
+
+    /// r9 = the map's first value
+    fn look_up(&mut self, map: i32) {
+        self.push(0x7a, 10, 0, -8, 0);
+        self.push(0x18, 1, 1, 0, map);
+        self.push(0, 0, 0, 0, 0);
+        self.push(0xbf, 2, 10, 0, 0);
+        self.push(0x07, 2, 0, 0, -8);
+        self.push(CALL, 0, 0, 0, 1);
+        self.push(0x55, 0, 0, 1, 0);
+        self.push(EXIT, 0, 0, 0, 0);
+        self.push(0xbf, 9, 0, 0, 0);
     }
 
     /// Writes the stack that the rest may read, and gives every register that is not given a number.
@@ -281,11 +300,25 @@ impl<'r> Body<'r> {
     }
 }
 
+/// Where a program has its memory from.
+#[derive(Clone, Copy)]
+pub(crate) enum Start {
+    /// Its first argument.
+    Argument,
+    /// The first value of an array, named by its index or descriptor; then no helper is called whose result differs
+    /// from run to run.
+    Map(i32),
+}
+
 /// A program of about `length` instructions, as bytes.
-pub(crate) fn program(random: &mut Random, length: u64) -> Vec<u8> {
+pub(crate) fn program(random: &mut Random, length: u64, start: Start) -> Vec<u8> {
     let mut calls = Vec::new();
     let mut main = Body::new(random, &[0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    main.push(0xbf, 9, 1, 0, 0);
+    match start {
+        Start::Argument => main.push(0xbf, 9, 1, 0, 0),
+        Start::Map(map) => main.look_up(map),
+    }
+    main.helpers = matches!(start, Start::Argument);
     main.begin(&[]);
     main.instructions(length, 2, true, &mut calls);
     // What registers hold shows in memory, and a few of them in r0.
