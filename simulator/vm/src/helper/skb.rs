@@ -330,7 +330,7 @@ pub(super) fn ecn_set_ce(scope: &mut Scope<'_>, call: Call) -> Outcome {
     Ok(1)
 }
 
-/// `bpf_skb_set_tstamp`: of the delivery time (1, 2) or none (0).
+/// `bpf_skb_set_tstamp`: of the real clock (0), the monotonic (1) or TAI (2).
 pub(super) fn set_tstamp(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (time, kind) = (call.arg(2), call.arg32(3));
     let skb = &mut *packet(scope, call)?.skb;
@@ -338,8 +338,7 @@ pub(super) fn set_tstamp(scope: &mut Scope<'_>, call: Call) -> Outcome {
         return refused(Errno::EOPNOTSUPP);
     }
     skb.timestamp = match (kind, time) {
-        (0, 0) => 0,
-        (1..=3, 1..) => time,
+        (0, _) | (1 | 2, 1..) => time,
         _ => return refused(Errno::EINVAL),
     };
     scope.refresh();

@@ -134,7 +134,7 @@ pub(super) fn get_options(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let skb = &*packet(scope, call)?.skb;
     let options = skb.tunnel_options.clone();
     let errno = match skb.tunnel {
-        None => Some(Errno::EINVAL),
+        None => Some(Errno::ENOENT),
         Some(_) if options.is_empty() => Some(Errno::ENOENT),
         Some(_) if size < options.len() => Some(Errno::ENOMEM),
         Some(_) => None,
