@@ -6,7 +6,8 @@ use crate::world::{NEIGHBOUR, POD, Place, Pod, globals};
 use skep_abi::map::{self, MAPS, MapKind, Scope};
 use skep_abi::program::{self, Hook, Object};
 use skep_agent_linux::{
-    Error, Loaded, Map, MapShape, PerfReader, SkbContext, Spec, load, monotonic_ns, probe,
+    Error, Loaded, Map, MapShape, PerfReader, RawMap, RawProgram, RawShape, SkbContext, Spec, load,
+    monotonic_ns, probe,
 };
 use skep_object::ObjectSet;
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub struct Machine {
     declared: BTreeMap<Object, Vec<MapShape>>,
     loads: BTreeMap<(Object, u16, Overrides), Loaded>,
     events: PerfReader,
+    /// The kernel's clock when the maps were filled, seconds.
+    start_s: u32,
 }
 
 /// Conntrack's maps are allocated whole; no row needs more entries than this.
@@ -53,7 +56,7 @@ impl Machine {
             .iter()
             .map(|o| Ok((*o, skep_agent_linux::shapes(o.name(), objects.bytes(*o))?)))
             .collect::<Result<_, Error>>()?;
-        Ok(Self { objects, maps, declared, loads: BTreeMap::new(), events })
+        Ok(Self { objects, maps, declared, loads: BTreeMap::new(), events, start_s: 0 })
     }
 
     /// Runs a row.
@@ -65,7 +68,44 @@ impl Machine {
         self.run_row(row).map_err(|e| e.to_string())
     }
 
+    /// How long the program of a row takes, in nanoseconds, on the average of `repeat` runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`].
+    pub fn time_ns(&mut self, row: &Row, repeat: u32) -> Result<u32, String> {
+        let time = |m: &mut Self| -> Result<u32, Box<dyn std::error::Error>> {
+            let key = m.prepare(row)?;
+            let program = m.loads[&key].programs.get(row.program).ok_or("the object has no such program")?;
+            Ok(program.time_ns(&row.frame, &context_in(&row.context), repeat)?)
+        };
+        time(self).map_err(|e| e.to_string())
+    }
+
     fn run_row(&mut self, row: &Row) -> Result<Outcome, Box<dyn std::error::Error>> {
+        let key = self.prepare(row)?;
+        let start_s = self.start_s;
+        self.events.drain();
+        let program = self.loads[&key].programs.get(row.program).ok_or("the object has no such program")?;
+        let ran = program.run(&row.frame, &context_in(&row.context))?;
+        let read = self.events.drain();
+        if read.lost > 0 {
+            return Err(format!("{} events were lost", read.lost).into());
+        }
+        Ok(Outcome {
+            return_value: ran.return_value as i32,
+            packet: ran.packet,
+            context: context_out(&ran.context),
+            maps: self.dump()?,
+            events: read.events.into_iter().map(|e| e[..event_len(&e)].to_vec()).collect(),
+            start_s,
+            redirect: None,
+            chain: None,
+        })
+    }
+
+    /// Loads what a row needs and fills the maps; gives the load whose program is run.
+    fn prepare(&mut self, row: &Row) -> Result<(Object, u16, Overrides), Box<dyn std::error::Error>> {
         let owner = program::by_name(row.program).ok_or("no such program")?.object;
         let wanted =
             [(Object::Lxc, POD), (Object::Lxc, NEIGHBOUR), (Object::Host, POD), (Object::Overlay, POD)].map(
@@ -88,26 +128,10 @@ impl Machine {
             self.plug(*object, pod, overrides, row, *object == owner && pod.id == POD.id)?;
         }
         let start_s = (monotonic_ns() / 1_000_000_000) as u32;
+        self.start_s = start_s;
         self.fill(row, start_s)?;
-        self.events.drain();
         let (object, pod, overrides) = wanted.into_iter().find(|(o, ..)| *o == owner).ok_or("no load")?;
-        let loaded = &self.loads[&(object, load_id(object, &pod), overrides)];
-        let program = loaded.programs.get(row.program).ok_or("the object has no such program")?;
-        let ran = program.run(&row.frame, &context_in(&row.context))?;
-        let read = self.events.drain();
-        if read.lost > 0 {
-            return Err(format!("{} events were lost", read.lost).into());
-        }
-        Ok(Outcome {
-            return_value: ran.return_value as i32,
-            packet: ran.packet,
-            context: context_out(&ran.context),
-            maps: self.dump()?,
-            events: read.events.into_iter().map(|e| e[..event_len(&e)].to_vec()).collect(),
-            start_s,
-            redirect: None,
-            chain: None,
-        })
+        Ok((object, load_id(object, &pod), overrides))
     }
 
     /// Loads an object for a pod, or for the node, once.
@@ -229,3 +253,47 @@ fn context_out(c: &SkbContext) -> Context {
         cb: c.cb,
     }
 }
+
+/// A program of a few instructions in the running kernel, to be timed: its average over so many runs, in nanoseconds.
+///
+/// # Errors
+///
+/// What the kernel refuses.
+pub fn time_instructions(
+    code: &[u8],
+    maps: &[skep_vm::MapDef],
+    entries: &[(Vec<u8>, Vec<u8>)],
+) -> Result<impl FnMut(&[u8], u32) -> Result<u32, String> + use<>, String> {
+    let shape = |m: &skep_vm::MapDef| RawShape {
+        kind: m.kind,
+        key: m.key_size,
+        value: m.value_size,
+        entries: m.max_entries,
+        flags: m.flags,
+        extra: m.extra,
+    };
+    let refused = |number| format!("error {number}");
+    let maps = maps
+        .iter()
+        .map(|m| RawMap::create(shape(m), None))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(refused)?;
+    for (key, value) in entries {
+        maps[0].update(key, value, 0).map_err(refused)?;
+    }
+    let mut code = code.to_vec();
+    for insn in code.chunks_exact_mut(8).filter(|i| i[0] == 0x18 && i[1] >> 4 == 1) {
+        let index = i32::from_le_bytes([insn[4], insn[5], insn[6], insn[7]]) as usize;
+        insn[4..].copy_from_slice(&maps[index].descriptor().to_le_bytes());
+    }
+    let program =
+        RawProgram::load(SCHED_CLS, 0, &code).map_err(|(number, log)| format!("error {number}: {log}"))?;
+    Ok(move |frame: &[u8], repeat| {
+        // The program needs its maps as long as it is run.
+        let _ = &maps;
+        program.time_ns(frame, repeat).map_err(refused)
+    })
+}
+
+/// `BPF_PROG_TYPE_SCHED_CLS`
+const SCHED_CLS: u32 = 3;

@@ -7,7 +7,10 @@ use skep_abi::map::{self, MAPS, MapKind, Scope};
 use skep_abi::program::{self, Hook, Object};
 use skep_object::ObjectSet;
 use skep_packet::SkBuff;
-use skep_vm::{Environment, Kernel, KernelConfig, LoadSpec, Loaded, MapDef, MapId, UpdateMode};
+use skep_vm::{
+    EngineKind, Environment, Kernel, KernelConfig, LoadSpec, Loaded, MapDef, MapId, ProgramId, Run,
+    UpdateMode,
+};
 use std::collections::BTreeMap;
 
 /// The simulated clock at the start of every row, seconds. Any will do: what is compared are offsets from it.
@@ -35,6 +38,36 @@ impl Environment for World {
 /// Objects that are ready to run.
 pub struct Simulator {
     objects: BTreeMap<Object, skep_vm::Object>,
+}
+
+/// A row that is ready to be run.
+pub struct Prepared {
+    node: Node,
+    program: ProgramId,
+    packet: SkBuff,
+}
+
+impl Prepared {
+    /// Runs the program over the row's packet, which it must leave as it is, and over what runs before have left in
+    /// the maps.
+    ///
+    /// # Errors
+    ///
+    /// A fault.
+    pub fn run(&mut self) -> Result<Run, String> {
+        let mut world = World { events: Vec::new() };
+        self.node.kernel.run(self.program, &mut self.packet, &mut world).map_err(|e| e.to_string())
+    }
+}
+
+fn packet(row: &Row) -> SkBuff {
+    let mut skb = SkBuff::from_frame(&row.frame);
+    skb.mark = row.context.mark;
+    skb.priority = row.context.priority;
+    skb.cb = row.context.cb;
+    skb.ifindex = row.context.ifindex;
+    skb.ingress_ifindex = row.context.ingress_ifindex;
+    skb
 }
 
 /// A kernel with all loads of a row.
@@ -65,17 +98,12 @@ impl Simulator {
     ///
     /// A set-up that skep-vm refuses, or a fault.
     pub fn run(&self, row: &Row) -> Result<Outcome, String> {
-        let mut node = self.node(row)?;
+        let mut node = self.node(row, EngineKind::default())?;
         node.fill(row)?;
         let object = program::by_name(row.program).ok_or("no such program")?.object;
         let load = &node.loads[&(object, if object == Object::Lxc { POD.id } else { 0 })];
         let program = *load.programs.get(row.program).ok_or("the object has no such program")?;
-        let mut skb = SkBuff::from_frame(&row.frame);
-        skb.mark = row.context.mark;
-        skb.priority = row.context.priority;
-        skb.cb = row.context.cb;
-        skb.ifindex = row.context.ifindex;
-        skb.ingress_ifindex = row.context.ingress_ifindex;
+        let mut skb = packet(row);
         let mut world = World { events: Vec::new() };
         let run = node.kernel.run(program, &mut skb, &mut world).map_err(|e| e.to_string())?;
         let name = |p| node.kernel.program_name(p).unwrap_or("?").to_owned();
@@ -97,9 +125,23 @@ impl Simulator {
         })
     }
 
-    fn node(&self, row: &Row) -> Result<Node, String> {
+    /// A row on a node of its own, to be run again and again.
+    ///
+    /// # Errors
+    ///
+    /// A set-up that skep-vm refuses.
+    pub fn prepare(&self, row: &Row, engine: EngineKind) -> Result<Prepared, String> {
+        let mut node = self.node(row, engine)?;
+        node.fill(row)?;
+        let object = program::by_name(row.program).ok_or("no such program")?.object;
+        let load = &node.loads[&(object, if object == Object::Lxc { POD.id } else { 0 })];
+        let program = *load.programs.get(row.program).ok_or("the object has no such program")?;
+        Ok(Prepared { node, program, packet: packet(row) })
+    }
+
+    fn node(&self, row: &Row, engine: EngineKind) -> Result<Node, String> {
         let mut node = Node {
-            kernel: Kernel::new(&KernelConfig { cpus: 2 }),
+            kernel: Kernel::new(&KernelConfig { cpus: 2, engine, ..KernelConfig::default() }),
             maps: BTreeMap::new(),
             loads: BTreeMap::new(),
         };
@@ -143,7 +185,10 @@ impl Simulator {
         };
         let maps = parsed.maps().iter().filter_map(|m| Some((m.name.clone(), *place(&m.name)?.1))).collect();
         let globals = values.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        let loaded = node.kernel.load(parsed, &LoadSpec { globals, maps }).map_err(|e| e.to_string())?;
+        let loaded = node
+            .kernel
+            .load(parsed, &LoadSpec { globals, maps, ..LoadSpec::default() })
+            .map_err(|e| e.to_string())?;
         let is_row = overrides.then_some(row.unplugged).flatten();
         for p in program::of(object) {
             let target = Some(*loaded.programs.get(p.name).ok_or_else(|| format!("no program {}", p.name))?);
@@ -206,5 +251,6 @@ fn def(spec: &map::MapSpec) -> MapDef {
         value_size: spec.value_size,
         max_entries: spec.max_entries,
         flags: spec.flags,
+        ..MapDef::default()
     }
 }

@@ -1,6 +1,8 @@
 //! The command line. Knows flags and their help, and does nothing.
 
+use crate::prog::ProgArgs;
 use clap::{Parser, Subcommand, ValueEnum};
+use skep_vm::EngineKind;
 use std::path::PathBuf;
 
 /// Container networking for Kubernetes in eBPF, and a simulator that runs its real bytecode.
@@ -24,6 +26,8 @@ pub(crate) enum Command {
     ///
     /// `skep run --on kernel` leaves nothing behind, even if it is killed; this is for what an agent made.
     Clean,
+    /// Look into any BPF object and run its programs: no root, no kernel
+    Prog(ProgArgs),
     /// Explain a drop reason; without one, list all
     Explain {
         /// A reason's name, such as POLICY_DENIED, or Hubble's number of it
@@ -59,6 +63,9 @@ pub(crate) struct RunArgs {
     /// Take the objects (lxc.o, host.o, overlay.o) from this folder instead of the built-in ones
     #[arg(long, value_name = "DIR")]
     pub(crate) object: Option<PathBuf>,
+    /// What executes the programs: rbpf or rbpf-jit (both check nothing), checked (checks every access), or auto
+    #[arg(long, value_name = "ENGINE", default_value_t)]
+    pub(crate) engine: EngineKind,
     /// Treat a skipped step as a failure
     #[arg(long)]
     pub(crate) no_skip: bool,

@@ -7,6 +7,7 @@ mod args;
 mod clean;
 mod diagnostics;
 mod explain;
+mod prog;
 mod run;
 mod terminal;
 mod verify;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let status = match args.command {
         Command::Run(run) => run::run(&run),
+        Command::Prog(prog) => prog::prog(&prog),
         Command::Verify(verify) => verify::verify(&verify),
         Command::Clean => clean::clean(),
         Command::Explain { reason } => explain::explain(reason.as_deref()),

@@ -3,6 +3,7 @@
 use crate::args::{On, RunArgs};
 use skep_scenario::{SetupError, World};
 use skep_sim::{SimOptions, SimWorld};
+use skep_vm::EngineKind;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -24,14 +25,14 @@ pub(crate) enum Place {
 /// A World of the kind that was asked for.
 pub(crate) fn open(on: On, args: &RunArgs) -> Result<Place, SetupError> {
     match on {
-        On::Sim => sim(args.object.as_deref(), args.pcap.as_deref()),
+        On::Sim => sim(args.object.as_deref(), args.pcap.as_deref(), args.engine),
         On::Kernel => kernel(args.object.as_deref()),
     }
 }
 
 /// The simulator, with the objects of a folder or the built-in ones.
-fn sim(objects: Option<&Path>, pcap: Option<&Path>) -> Result<Place, SetupError> {
-    let options = SimOptions { objects: objects.map(Path::to_owned), capture: pcap.is_some() };
+fn sim(objects: Option<&Path>, pcap: Option<&Path>, engine: EngineKind) -> Result<Place, SetupError> {
+    let options = SimOptions { objects: objects.map(Path::to_owned), capture: pcap.is_some(), engine };
     Ok(Place::Sim { world: Box::new(SimWorld::new(options)?), pcap: pcap.map(Path::to_owned) })
 }
 

@@ -34,6 +34,10 @@ impl Place {
 }
 
 /// What a hook leaves of a frame.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a frame is handed on at once; a box would be an allocation a hop"
+)]
 enum Passed {
     /// It goes on.
     On(Frame),

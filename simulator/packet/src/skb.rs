@@ -110,6 +110,22 @@ pub struct SkBuff {
     pub timestamp: u64,
     /// Tunnel metadata, if any.
     pub tunnel: Option<Tunnel>,
+    /// Options of the tunnel's metadata, such as Geneve's.
+    pub tunnel_options: Vec<u8>,
+    /// What XDP left before the frame for programs of the stack (`data_meta`).
+    pub meta: Vec<u8>,
+    /// How many checksums below the outermost are known to be good too (`skb->csum_level`).
+    pub checksum_level: u8,
+    /// Whether there is a packet in the packet (`skb->encapsulation`).
+    pub encapsulation: bool,
+    /// Payload bytes a segment, where the packet stands for many; else 0.
+    pub gso_size: u16,
+    /// How many segments it stands for.
+    pub gso_segs: u16,
+    /// The class that a tc program chose.
+    pub tc_classid: u32,
+    /// The socket that it belongs to, by a number that the owner of sockets gives; 0 for none.
+    pub socket: u64,
 }
 
 impl SkBuff {
@@ -136,6 +152,14 @@ impl SkBuff {
             vlan: None,
             timestamp: 0,
             tunnel: None,
+            tunnel_options: Vec::new(),
+            meta: Vec::new(),
+            checksum_level: 0,
+            encapsulation: false,
+            gso_size: 0,
+            gso_segs: 0,
+            tc_classid: 0,
+            socket: 0,
         }
     }
 

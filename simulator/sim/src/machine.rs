@@ -301,6 +301,9 @@ fn verdict_of(run: &Run) -> Result<Verdict, String> {
             RedirectKind::Neighbour { next_hop } => {
                 Verdict::RedirectNeigh { ifindex: r.ifindex, via: next_hop.map(Into::into) }
             }
+            RedirectKind::Map { .. } | RedirectKind::Socket(_) => {
+                return Err("a redirect to a map or socket, which no tc program can make".to_owned());
+            }
         },
         (tc::REDIRECT, None) => return Err("TC_ACT_REDIRECT without a redirect".to_owned()),
         (other, _) => return Err(format!("return value {other} is no TC_ACT")),

@@ -36,11 +36,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(net: &Net, id: NodeId, name: &str) -> Self {
+    pub(crate) fn new(net: &Net, id: NodeId, name: &str, engine: skep_vm::EngineKind) -> Self {
         let mut host = Self {
             id,
             name: name.to_owned(),
-            kernel: Kernel::new(&KernelConfig { cpus: 1 }),
+            kernel: Kernel::new(&KernelConfig { engine, ..KernelConfig::default() }),
             have: Datapath::default(),
             maps: BTreeMap::new(),
             loads: BTreeMap::new(),
@@ -391,5 +391,6 @@ fn definition(spec: &MapSpec) -> MapDef {
         value_size: spec.value_size,
         max_entries: spec.max_entries,
         flags: spec.flags,
+        ..MapDef::default()
     }
 }

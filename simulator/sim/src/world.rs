@@ -41,6 +41,8 @@ pub struct SimOptions {
     pub objects: Option<PathBuf>,
     /// Keep every packet at every hook, for [`SimWorld::write_capture`].
     pub capture: bool,
+    /// What executes the programs. `Auto` takes the checked interpreter, unless a kernel is known to have verified them.
+    pub engine: skep_vm::EngineKind,
 }
 
 /// The simulator.
@@ -155,7 +157,7 @@ impl World for SimWorld {
             let address = Some((node.address, NODE_NETWORK_PREFIX));
             net.add_uplink(id, UPLINK, uplink_mac(node.address), address, u32::from(spec.network.mtu))
                 .map_err(refused)?;
-            let host = Host::new(&net, id, &node.name);
+            let host = Host::new(&net, id, &node.name, self.options.engine);
             machine.add(&mut net, host, config(node, &spec.network, &self.hashes));
         }
         let mut built = Built {

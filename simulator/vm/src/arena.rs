@@ -6,12 +6,13 @@
 #![expect(unsafe_code, reason = "programs use real addresses; this is where they are made and checked")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-/// Reserved address space. A full conntrack map of skep takes 30 MB of it.
-const SIZE: usize = 256 << 20;
+/// The smallest arena.
+const LEAST: usize = 4 << 20;
 /// rbpf checks only the first byte of an access, which is 8 bytes at the most.
 const GUARD: usize = 64;
 /// Blocks of one size are cut from pieces of this size.
@@ -20,21 +21,27 @@ const PIECE: usize = 64 << 10;
 /// One region of memory, from which aligned blocks are given out. Offsets count from its start.
 pub(crate) struct Arena {
     base: NonNull<u8>,
+    size: usize,
     next: usize,
     free: BTreeMap<usize, Vec<usize>>,
+    /// What was given back since somebody looked, if anybody does.
+    freed: Option<RefCell<Vec<(usize, usize)>>>,
 }
 
 impl Arena {
-    pub(crate) fn new() -> Self {
-        let layout = Self::layout();
+    /// A region of so many bytes, at least what a run needs.
+    pub(crate) fn new(size: usize) -> Self {
+        let size = size.clamp(LEAST, isize::MAX as usize / 2);
+        let layout = Self::layout(size);
         // SAFETY: the layout has a size. Zeroed memory of this size comes from fresh pages, which cost nothing until
         // they are touched; with a greater alignment Rust would write the zeros itself.
         let Some(base) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        Self { base, next: GUARD, free: BTreeMap::new() }
+        Self { base, size, next: GUARD, free: BTreeMap::new(), freed: None }
     }
 
-    fn layout() -> Layout {
-        Layout::from_size_align(SIZE, 16).expect("a constant size and alignment are a layout")
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, 16)
+            .expect("a size below the largest, and a constant alignment, are a layout")
     }
 
     /// Zeroed bytes, aligned to 8. `None` when the arena is full.
@@ -57,8 +64,29 @@ impl Arena {
 
     /// Gives a block back.
     pub(crate) fn free(&mut self, at: usize, len: usize) {
+        self.forget(at, len);
         if let Some(len) = Self::rounded(len) {
             self.free.entry(len).or_default().push(at);
+        }
+    }
+
+    /// What stood there is gone, and the block stays with whoever has it.
+    pub(crate) fn forget(&self, at: usize, len: usize) {
+        if let Some(freed) = &self.freed {
+            freed.borrow_mut().push((at, len));
+        }
+    }
+
+    /// From now on remembers what is given back, for [`Self::drain_freed`].
+    pub(crate) fn watch_freed(&mut self) {
+        self.freed.get_or_insert_default();
+    }
+
+    /// All addresses and lengths that were given back since the last time.
+    pub(crate) fn drain_freed(&mut self, mut each: impl FnMut(u64, u64)) {
+        let base = self.base.as_ptr() as usize;
+        if let Some(freed) = &mut self.freed {
+            freed.get_mut().drain(..).for_each(|(at, len)| each((base + at) as u64, len as u64));
         }
     }
 
@@ -68,7 +96,7 @@ impl Arena {
 
     fn cut(&mut self, len: usize) -> Option<usize> {
         let end = self.next.checked_add(len)?;
-        if end > SIZE - GUARD {
+        if end > self.size - GUARD {
             return None;
         }
         Some(std::mem::replace(&mut self.next, end))
@@ -76,7 +104,7 @@ impl Arena {
 
     /// The bytes of a block.
     pub(crate) fn slice(&self, at: usize, len: usize) -> &[u8] {
-        assert!(at.checked_add(len).is_some_and(|end| end <= SIZE), "a block lies inside of the arena");
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.size), "a block lies inside of the arena");
         // SAFETY: inside of the allocation, which is initialised. A program writes here through addresses only
         // while the engine runs, and helpers, which run then, do not hold slices across its steps.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at), len) }
@@ -84,9 +112,15 @@ impl Arena {
 
     /// The bytes of a block, to be changed.
     pub(crate) fn slice_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
-        assert!(at.checked_add(len).is_some_and(|end| end <= SIZE), "a block lies inside of the arena");
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.size), "a block lies inside of the arena");
         // SAFETY: as in `slice`; `&mut self` excludes other slices.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(at), len) }
+    }
+
+    /// Copies bytes from one place to another.
+    pub(crate) fn copy(&mut self, from: usize, to: usize, len: usize) {
+        let all = self.slice_mut(0, self.size);
+        all.copy_within(from..from + len, to);
     }
 
     /// The address of an offset, as a program sees it.
@@ -97,12 +131,12 @@ impl Arena {
     /// The offset of an address, if `len` bytes from there lie inside.
     pub(crate) fn offset(&self, address: u64, len: usize) -> Option<usize> {
         let at = usize::try_from(address).ok()?.checked_sub(self.base.as_ptr() as usize)?;
-        (at >= GUARD && at.checked_add(len)? <= SIZE - GUARD).then_some(at)
+        (at >= GUARD && at.checked_add(len)? <= self.size - GUARD).then_some(at)
     }
 
     /// All addresses that a program may use.
     pub(crate) fn addresses(&self) -> Range<u64> {
-        self.address(GUARD)..self.address(SIZE - GUARD)
+        self.address(GUARD)..self.address(self.size - GUARD)
     }
 }
 
@@ -110,7 +144,7 @@ impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout; engines that know its addresses only use them while the
         // kernel that owns the arena runs them.
-        unsafe { dealloc(self.base.as_ptr(), Self::layout()) }
+        unsafe { dealloc(self.base.as_ptr(), Self::layout(self.size)) }
     }
 }
 
@@ -120,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_block_given_back_is_given_out_again_as_zeros() {
-        let mut arena = Arena::new();
+        let mut arena = Arena::new(LEAST);
         let at = arena.alloc(13).unwrap();
         arena.slice_mut(at, 13).fill(7);
         arena.free(at, 13);
@@ -130,16 +164,16 @@ mod tests {
 
     #[test]
     fn blocks_do_not_overlap_and_a_full_arena_says_so() {
-        let mut arena = Arena::new();
+        let mut arena = Arena::new(LEAST);
         let (a, b) = (arena.alloc(24).unwrap(), arena.alloc(24).unwrap());
         assert!(a.abs_diff(b) >= 24);
-        assert_eq!(arena.alloc(SIZE), None);
+        assert_eq!(arena.alloc(LEAST), None);
         assert_eq!(arena.alloc(usize::MAX), None);
     }
 
     #[test]
     fn an_address_is_inside_only_with_all_its_bytes() {
-        let arena = Arena::new();
+        let arena = Arena::new(LEAST);
         let end = arena.addresses().end;
         assert!(arena.offset(end - 8, 8).is_some());
         assert_eq!(arena.offset(end - 7, 8), None);

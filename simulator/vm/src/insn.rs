@@ -21,6 +21,8 @@ pub(crate) const ALU64: u8 = 0x07;
 pub(crate) const X: u8 = 0x08;
 
 pub(crate) const ADD: u8 = 0x00;
+#[cfg(test)]
+pub(crate) const SUB: u8 = 0x10;
 pub(crate) const AND: u8 = 0x50;
 pub(crate) const LSH: u8 = 0x60;
 pub(crate) const DIV: u8 = 0x30;
@@ -37,15 +39,23 @@ pub(crate) const JEQ: u8 = 0x10;
 pub(crate) const JGT: u8 = 0x20;
 pub(crate) const JGE: u8 = 0x30;
 pub(crate) const JNE: u8 = 0x50;
+pub(crate) const JSGE: u8 = 0x70;
 pub(crate) const JLT: u8 = 0xa0;
 pub(crate) const JLE: u8 = 0xb0;
+pub(crate) const JSLT: u8 = 0xc0;
 pub(crate) const CALL: u8 = 0x80;
 pub(crate) const EXIT: u8 = 0x90;
+/// BPF_JCOND: with source 0 it is `may_goto`.
+pub(crate) const JCOND: u8 = 0xe0;
 
 /// BPF_MEM
 pub(crate) const MEM: u8 = 0x60;
 /// BPF_MEMSX
 pub(crate) const MEMSX: u8 = 0x80;
+/// BPF_ABS
+pub(crate) const ABS: u8 = 0x20;
+/// BPF_IND
+pub(crate) const IND: u8 = 0x40;
 /// BPF_ATOMIC
 pub(crate) const ATOMIC: u8 = 0xc0;
 
@@ -64,6 +74,12 @@ pub(crate) const LD_IMM64: u8 = LD | DW;
 pub(crate) const PSEUDO_MAP_FD: u8 = 1;
 /// As the source of a 16-byte load: the constant names a place in a map's value.
 pub(crate) const PSEUDO_MAP_VALUE: u8 = 2;
+/// As the source of a 16-byte load: a function of the program, pc-relative, that a helper is to call.
+pub(crate) const PSEUDO_FUNC: u8 = 4;
+/// As the source of a 16-byte load: the constant is a map's index.
+pub(crate) const PSEUDO_MAP_IDX: u8 = 5;
+/// As the source of a 16-byte load: the constant is a map's index, and what is meant is a place in its value.
+pub(crate) const PSEUDO_MAP_IDX_VALUE: u8 = 6;
 /// As the source of a call: a function of the program.
 pub(crate) const PSEUDO_CALL: u8 = 1;
 
@@ -73,6 +89,11 @@ pub(crate) const FETCH: i32 = 0x01;
 pub(crate) const XCHG: i32 = 0xe1;
 /// BPF_CMPXCHG
 pub(crate) const CMPXCHG: i32 = 0xf1;
+
+/// BPF_LOAD_ACQ
+pub(crate) const LOAD_ACQ: i32 = 0x100;
+/// BPF_STORE_REL
+pub(crate) const STORE_REL: i32 = 0x110;
 
 /// The frame pointer.
 pub(crate) const FP: u8 = 10;
@@ -167,6 +188,21 @@ impl Insn {
 
     pub(crate) const fn is_call(self) -> bool {
         self.code == JMP | CALL
+    }
+
+    /// A call through a register, which no kernel has.
+    pub(crate) const fn is_callx(self) -> bool {
+        self.code == JMP | CALL | X
+    }
+
+    /// `may_goto`
+    pub(crate) const fn is_may_goto(self) -> bool {
+        self.code == JMP | JCOND && self.src == 0
+    }
+
+    /// A load from the packet by offset, in network byte order.
+    pub(crate) const fn is_packet_load(self) -> bool {
+        self.class() == LD && matches!(self.mode(), ABS | IND)
     }
 
     pub(crate) const fn is_exit(self) -> bool {

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::engine::Program;
-use crate::helper::map_handle;
+use crate::engine::{Program, Site};
+use crate::helper::{callback_handle, map_handle};
 use crate::legal::Value;
-use crate::{Error, Kernel, LoadSpec, Loaded, MapDef, MapId, Object, ProgramId};
+use crate::object::Target;
+use crate::{Error, Kernel, LoadSpec, Loaded, MapDef, MapId, Object, ProgramId, UpdateMode};
 
 pub(crate) fn load(kernel: &mut Kernel, object: &Object, spec: &LoadSpec) -> Result<Loaded, Error> {
     check_spec(object, spec)?;
-    let legal = object.legal()?;
+    let sound = object.sound()?;
     let mut loaded =
         Loaded { programs: BTreeMap::new(), maps: BTreeMap::new(), created: Vec::new(), globals: Vec::new() };
-    let result = fill(kernel, object, spec, legal, &mut loaded);
+    let result = fill(kernel, object, spec, sound, &mut loaded);
     if result.is_err() {
         kernel.unload(&loaded);
     }
@@ -24,24 +25,67 @@ fn fill(
     kernel: &mut Kernel,
     object: &Object,
     spec: &LoadSpec,
-    legal: &[std::sync::Arc<crate::legal::Legal>],
+    sound: &[std::sync::Arc<crate::legal::Sound>],
     loaded: &mut Loaded,
 ) -> Result<(), Error> {
     let maps = maps(kernel, object, spec, loaded)?;
     sections(kernel, object, spec, loaded)?;
-    for program in legal {
+    for program in sound {
         let value = |value| match value {
             Value::Constant(constant) => constant,
             Value::Map(index) => map_handle(maps[index]),
             Value::Data { section, offset } => kernel.arena.address(loaded.globals[section].0 + offset),
+            Value::Callback(function) => callback_handle(function),
+            Value::FrameCell => kernel.arena.address(kernel.slots.frame),
         };
-        let made = Program::new(program, &value, kernel.arena.addresses())?;
+        let section = |section: usize| {
+            let (at, len) = loaded.globals[section];
+            kernel.arena.address(at)..kernel.arena.address(at + len)
+        };
+        let site = Site {
+            value: &value,
+            section: &section,
+            memory: kernel.arena.addresses(),
+            verified: spec.verified,
+        };
+        let made = Program::new(program, kernel.engine, &site);
+        let made = made.map_err(|error| object.in_section(&program.name, error))?;
         let id = ProgramId(kernel.next_program);
         kernel.next_program += 1;
         loaded.programs.insert(program.name.clone(), id);
         kernel.programs.insert(id, Rc::new(made));
     }
+    slots(kernel, object, &maps, loaded)
+}
+
+/// Fills in what the object wants in its maps from the beginning.
+fn slots(kernel: &mut Kernel, object: &Object, maps: &[MapId], loaded: &Loaded) -> Result<(), Error> {
+    for slot in object.slots() {
+        let map = maps[slot.map];
+        let done = match &slot.target {
+            Target::Program(name) => kernel.prog_array_set(map, slot.key, loaded.programs.get(name).copied()),
+            Target::Map(inner) => {
+                let value = maps[*inner].number().to_le_bytes();
+                kernel.map_update(map, &slot.key.to_le_bytes(), &value, UpdateMode::Any)
+            }
+        };
+        done.map_err(|e| Error::Map {
+            map: object.maps()[slot.map].name.clone(),
+            what: format!("its initial value in slot {}: {e}", slot.key),
+        })?;
+    }
     Ok(())
+}
+
+impl Kernel {
+    /// The bytes of a global of a loaded object, as its programs see them now. `None` if the object has none of this
+    /// name, or is not the one that was loaded.
+    pub fn global(&self, loaded: &Loaded, object: &Object, name: &str) -> Option<Vec<u8>> {
+        let global = object.globals().iter().find(|g| g.name == name)?;
+        let (at, len) = loaded.globals.get(global.section)?;
+        let inside = global.offset.checked_add(global.size).is_some_and(|end| end <= *len);
+        inside.then(|| self.arena.slice(at + global.offset, global.size).to_vec())
+    }
 }
 
 /// What a load names, the object must have.

@@ -1,19 +1,18 @@
-//! What an object file holds: programs, maps and globals, inert. aya-obj reads and links it.
+//! What an object file holds: programs, maps and globals, inert.
 //!
-//! Knows ELF as far as aya-obj does not check it before it relies on it. Knows no kernel: nothing is created here.
+//! Knows names. Knows neither ELF (see [`crate::link`]) nor a kernel: nothing is created here.
 
-use std::collections::{BTreeMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use aya_obj::{EbpfSectionKind, ProgramSection};
-
 use crate::insn::{Insn, PSEUDO_MAP_FD};
-use crate::legal::{self, Legal};
-use crate::{Error, elf};
+use crate::legal::{self, Sound};
+use crate::link::{Linkage, Slot};
+pub(crate) use crate::link::{Linked, Target};
+use crate::{Error, ProgramKind, link};
 
 /// A map as an object describes it (`union bpf_attr` of `BPF_MAP_CREATE`).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MapDef {
     /// Its name.
     pub name: String,
@@ -27,6 +26,12 @@ pub struct MapDef {
     pub max_entries: u32,
     /// `BPF_F_*` of `map_flags`.
     pub flags: u32,
+    /// `map_extra`: how many hash functions a bloom filter has; else 0.
+    pub extra: u64,
+    /// Where in a value a `struct bpf_spin_lock` is, in bytes.
+    pub lock: Option<u32>,
+    /// What the inner maps of an array or hash of maps look like.
+    pub inner: Option<Box<MapDef>>,
 }
 
 /// A value that stands in an object's data sections.
@@ -40,32 +45,53 @@ pub struct Global {
     pub(crate) offset: usize,
 }
 
-/// What a program expects and gives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ProgramKind {
-    /// `BPF_PROG_TYPE_SCHED_CLS`: r1 points to a `struct __sk_buff`.
-    SchedClassifier,
-    /// No kind of the kernel: r1 points to plain memory and r2 holds its length, as bpf_conformance has it.
-    Memory,
+/// Where in the source an instruction comes from, as BTF's line information has it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SourceLine {
+    /// The file, as the compiler was given it.
+    pub file: String,
+    /// Counted from 1; 0 if the compiler made the code up.
+    pub line: u32,
+    /// Counted from 1.
+    pub column: u32,
+    /// The line itself, without the white space around it.
+    pub text: String,
 }
 
-/// A program and the functions that it calls, linked: its own instructions first, pc-relative calls, maps and data
-/// sections as indices into the object's lists.
-pub(crate) struct Linked {
-    pub(crate) kind: Option<ProgramKind>,
-    pub(crate) section: String,
-    pub(crate) instructions: Vec<Insn>,
+/// An entry that an object wants in a map from the beginning (`.values`, or iproute2's section `ID/SLOT`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InitialValue {
+    /// The map's name.
+    pub map: String,
+    /// The slot; the key is its four bytes, little endian.
+    pub slot: u32,
+    /// The program, for a program array; else the map, for an array or hash of maps.
+    pub target: String,
 }
 
+#[derive(Clone)]
 struct Contents {
-    programs: BTreeMap<String, Linked>,
+    programs: BTreeMap<String, Arc<Linked>>,
     maps: Vec<MapDef>,
+    /// Data sections: name and bytes.
+    names: Vec<String>,
     sections: Vec<Vec<u8>>,
     globals: Vec<Global>,
-    legal: OnceLock<Result<Vec<Arc<Legal>>, Error>>,
+    slots: Vec<Slot>,
+    sound: OnceLock<Result<Vec<Arc<Sound>>, Error>>,
 }
 
 /// A BPF object. Cloning it is cheap, and clones share what is made executable.
+///
+/// ```
+/// # use skep_vm::Object;
+/// let bytes = include_bytes!("../tests/objects/policy.o");
+/// let object = Object::parse(bytes)?;
+/// assert_eq!(object.programs().collect::<Vec<_>>(), ["policy"]);
+/// let counters = object.maps().iter().find(|map| map.name == "counters").expect("it counts");
+/// assert_eq!((counters.key_size, counters.value_size), (4, 16));
+/// # Ok::<(), skep_vm::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Object(Arc<Contents>);
 
@@ -78,18 +104,28 @@ impl std::fmt::Debug for Object {
 }
 
 impl Object {
-    /// Reads an ELF object. Truncated and damaged bytes are an error.
+    /// Reads an ELF object, as clang or bpf-linker make it: with BTF or without, maps in `.maps` or in `maps`. CO-RE
+    /// relocations keep what the compiler has put there; see [`Self::parse_for`]. Truncated and damaged bytes are an
+    /// error. A program that this vm cannot load is an error only where it is loaded.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let elf = object::File::parse(bytes).map_err(|e| Error::Object(e.to_string()))?;
-        elf::check(&elf)?;
-        // aya-obj trusts an object in places. `elf::check` refuses what is known of these; what is not known must not
-        // take the process down either.
-        let linked = catch_unwind(AssertUnwindSafe(|| link(&elf::without_btf_ext(bytes))))
-            .map_err(|_| Error::Object("it contradicts itself".into()))?;
-        let (programs, maps, sections) = linked?;
-        let globals = elf::globals(&elf, &sections);
-        let sections = sections.into_iter().map(|(_, data)| data).collect();
-        Ok(Self(Arc::new(Contents { programs, maps, sections, globals, legal: OnceLock::new() })))
+        let Linkage { programs, maps, data, globals, slots } = link::link(bytes)?;
+        let (names, sections) = data.into_iter().map(|data| (data.name, data.bytes)).unzip();
+        let programs = programs.into_iter().map(|(name, linked)| (name, Arc::new(linked))).collect();
+        Ok(Self(Arc::new(Contents {
+            programs,
+            maps,
+            names,
+            sections,
+            globals,
+            slots,
+            sound: OnceLock::new(),
+        })))
+    }
+
+    /// The same with CO-RE relocations done for the kernel whose BTF is given (`/sys/kernel/btf/vmlinux`, or a copy of
+    /// another machine's).
+    pub fn parse_for(bytes: &[u8], kernel_btf: &[u8]) -> Result<Self, Error> {
+        Self::parse(&link::relocate_core(bytes, kernel_btf)?)
     }
 
     /// An object of one program, written as instructions: for using the vm without a compiler. A 16-byte load with
@@ -102,13 +138,22 @@ impl Object {
     ) -> Result<Self, Error> {
         let whole = |what: &str| Error::Program { program: name.into(), what: what.into() };
         let insns = Insn::decode_all(instructions).ok_or_else(|| whole("not a multiple of 8 bytes"))?;
-        let linked = Linked { kind: Some(kind), section: String::new(), instructions: insns };
+        let linked = Linked {
+            kind: Some(kind),
+            section: String::new(),
+            instructions: insns,
+            functions: BTreeMap::from([(0, name.to_owned())]),
+            lines: BTreeMap::new(),
+            problem: None,
+        };
         Ok(Self(Arc::new(Contents {
-            programs: BTreeMap::from([(name.to_owned(), linked)]),
+            programs: BTreeMap::from([(name.to_owned(), Arc::new(linked))]),
             maps: maps.to_vec(),
+            names: Vec::new(),
             sections: Vec::new(),
             globals: Vec::new(),
-            legal: OnceLock::new(),
+            slots: Vec::new(),
+            sound: OnceLock::new(),
         })))
     }
 
@@ -127,71 +172,153 @@ impl Object {
         &self.0.globals
     }
 
+    /// The value that the object itself gives a global.
+    pub fn global_value(&self, name: &str) -> Option<&[u8]> {
+        let global = self.0.globals.iter().find(|g| g.name == name)?;
+        self.0.sections.get(global.section)?.get(global.offset..global.offset.checked_add(global.size)?)
+    }
+
+    /// What the object wants in its maps from the beginning.
+    pub fn initial_values(&self) -> Vec<InitialValue> {
+        let target = |target: &Target| match target {
+            Target::Map(index) => self.0.maps[*index].name.clone(),
+            Target::Program(name) => name.clone(),
+        };
+        let value = |s: &Slot| InitialValue {
+            map: self.0.maps[s.map].name.clone(),
+            slot: s.key,
+            target: target(&s.target),
+        };
+        self.0.slots.iter().map(value).collect()
+    }
+
     /// The instructions of a program and of the functions behind it; a 16-byte load counts as two.
     pub fn instruction_count(&self, program: &str) -> Option<usize> {
         self.0.programs.get(program).map(|p| p.instructions.len())
+    }
+
+    /// A program's linked instructions as they are encoded: a 16-byte load with source 1 holds a map's index in
+    /// [`Self::maps`], with source 2 a data section's index in [`Self::data`] and the offset there. For loaders.
+    pub fn linked_instructions(&self, program: &str) -> Option<Vec<u8>> {
+        let linked = self.0.programs.get(program)?;
+        Some(linked.instructions.iter().flat_map(|i| i.encode()).collect())
+    }
+
+    /// The data sections as the object holds them: name and bytes.
+    pub fn data(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.names.iter().map(String::as_str).zip(self.0.sections.iter().map(Vec::as_slice))
+    }
+
+    /// The kind of a program; `None` if there is no such program or this vm does not know the kind.
+    pub fn kind(&self, program: &str) -> Option<ProgramKind> {
+        self.0.programs.get(program)?.kind
+    }
+
+    /// The section that a program stands in; empty if the object was no file.
+    pub fn section(&self, program: &str) -> Option<&str> {
+        self.0.programs.get(program).map(|p| p.section.as_str())
+    }
+
+    /// The source line that an instruction comes from; `None` without BTF's line information.
+    pub fn source_line(&self, program: &str, instruction: usize) -> Option<&SourceLine> {
+        let linked = self.0.programs.get(program)?;
+        let start = self.function_start(linked, instruction)?;
+        linked.lines.range(start..=instruction).next_back().map(|(_, line)| line)
+    }
+
+    /// The function that an instruction belongs to.
+    pub fn function_of(&self, program: &str, instruction: usize) -> Option<&str> {
+        let linked = self.0.programs.get(program).filter(|p| instruction < p.instructions.len())?;
+        linked.functions.range(..=instruction).next_back().map(|(_, name)| name.as_str())
+    }
+
+    fn function_start(&self, linked: &Linked, instruction: usize) -> Option<usize> {
+        linked.functions.range(..=instruction).next_back().map(|(start, _)| *start)
+    }
+
+    /// The same object with these programs only, and those that its program arrays hold from the beginning: a load
+    /// then does not ask whether the vm can execute the others.
+    pub fn only(&self, programs: &[&str]) -> Result<Self, Error> {
+        if let Some(missing) = programs.iter().find(|name| !self.0.programs.contains_key(**name)) {
+            return Err(Error::Program {
+                program: (*missing).into(),
+                what: "the object has none of this name".into(),
+            });
+        }
+        let in_a_slot = |name: &str| {
+            self.0.slots.iter().any(|s| matches!(&s.target, Target::Program(program) if program == name))
+        };
+        let mut contents = Contents::clone(&self.0);
+        contents.programs.retain(|name, _| programs.contains(&name.as_str()) || in_a_slot(name));
+        contents.sound = OnceLock::new();
+        Ok(Self(Arc::new(contents)))
+    }
+
+    /// The same object with a program's kind as the caller knows it: for sections whose name does not tell it.
+    pub fn with_kind(&self, program: &str, kind: ProgramKind) -> Result<Self, Error> {
+        let mut contents = Contents::clone(&self.0);
+        let Some(linked) = contents.programs.get_mut(program) else {
+            return Err(Error::Program {
+                program: program.into(),
+                what: "the object has none of this name".into(),
+            });
+        };
+        *linked = Arc::new(Linked { kind: Some(kind), ..Linked::clone(linked) });
+        contents.sound = OnceLock::new();
+        Ok(Self(Arc::new(contents)))
+    }
+
+    pub(crate) fn linked(&self, program: &str) -> Option<&Linked> {
+        self.0.programs.get(program).map(|linked| &**linked)
     }
 
     pub(crate) fn sections(&self) -> &[Vec<u8>] {
         &self.0.sections
     }
 
-    /// All programs made executable, in the order of their names; worked out at the first use.
-    pub(crate) fn legal(&self) -> Result<&[Arc<Legal>], Error> {
-        let legalise = || {
-            let one = |(name, p): (&String, _)| legal::legalise(name, p, self.0.maps.len(), &self.0.sections);
-            self.0.programs.iter().map(|p| one(p).map(Arc::new)).collect()
-        };
-        self.0.legal.get_or_init(legalise).as_deref().map_err(Clone::clone)
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.0.slots
     }
-}
 
-type Parts = (BTreeMap<String, Linked>, Vec<MapDef>, Vec<(usize, Vec<u8>)>);
-
-/// Reads and links with aya-obj, the index in the lists standing for a descriptor.
-fn link(bytes: &[u8]) -> Result<Parts, Error> {
-    let unreadable = |e: &dyn std::error::Error| {
-        let cause = e.source().map(|s| format!(": {s}")).unwrap_or_default();
-        Error::Object(format!("{e}{cause}"))
-    };
-    let mut read = aya_obj::Object::parse(bytes).map_err(|e| unreadable(&e))?;
-    let is_data = |m: &aya_obj::Map| {
-        matches!(m.section_kind(), EbpfSectionKind::Data | EbpfSectionKind::Rodata | EbpfSectionKind::Bss)
-    };
-    let all: BTreeMap<String, aya_obj::Map> = read.maps.drain().collect();
-    let (mut data, maps): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, m)| is_data(m));
-    data.retain(|(_, m)| !m.data().is_empty());
-    let descriptors = (0..).zip(&data).chain((0..).zip(&maps));
-    let text: HashSet<usize> = read.functions.keys().map(|(section, _)| *section).collect();
-    read.relocate_maps(descriptors.map(|(fd, (name, map))| (name.as_str(), fd, map)), &text)
-        .map_err(|e| unreadable(&e))?;
-    read.relocate_calls(&text).map_err(|e| unreadable(&e))?;
-
-    let mut programs = BTreeMap::new();
-    for (name, program) in &read.programs {
-        let function = read.functions.get(&program.function_key());
-        let function = function.ok_or_else(|| Error::Object(format!("program {name} has no function")))?;
-        let kind = matches!(program.section, ProgramSection::SchedClassifier);
-        let linked = Linked {
-            kind: kind.then_some(ProgramKind::SchedClassifier),
-            section: format!("{:?}", program.section),
-            instructions: function.instructions.iter().map(Insn::from_aya).collect(),
-        };
-        programs.insert(name.clone(), linked);
+    /// What stands at a place of a data section.
+    pub(crate) fn place_name(&self, section: usize, offset: usize) -> String {
+        let inside = |g: &&Global| g.section == section && (g.offset..g.offset + g.size).contains(&offset);
+        match self.0.globals.iter().find(inside) {
+            Some(global) if global.offset == offset => global.name.clone(),
+            Some(global) => format!("{}+{}", global.name, offset - global.offset),
+            None => format!("{}+{offset}", self.0.names.get(section).map_or("data", String::as_str)),
+        }
     }
-    let maps = maps.iter().map(|(name, m)| map_def(name, m)).collect();
-    let sections = data.iter().map(|(_, m)| (m.section_index(), m.data().to_vec())).collect();
-    Ok((programs, maps, sections))
-}
 
-fn map_def(name: &str, map: &aya_obj::Map) -> MapDef {
-    MapDef {
-        name: name.to_owned(),
-        kind: map.map_type(),
-        key_size: map.key_size(),
-        value_size: map.value_size(),
-        max_entries: map.max_entries(),
-        flags: map.map_flags(),
+    /// The function of a program that begins at an instruction.
+    pub(crate) fn function_name(&self, program: &str, at: usize) -> Option<String> {
+        self.0.programs.get(program)?.functions.get(&at).cloned()
+    }
+
+    /// All programs, ready for engines, in the order of their names; worked out at the first use.
+    pub(crate) fn sound(&self) -> Result<&[Arc<Sound>], Error> {
+        let all = || self.0.programs.keys().map(|name| self.sound_program(name).map(Arc::new)).collect();
+        self.0.sound.get_or_init(all).as_deref().map_err(Clone::clone)
+    }
+
+    /// One program, ready for engines.
+    pub(crate) fn sound_program(&self, program: &str) -> Result<Sound, Error> {
+        let linked = &self.0.programs[program];
+        if let Some(problem) = &linked.problem {
+            return Err(problem.clone());
+        }
+        let sound = legal::sound(program, linked, self.0.maps.len(), &self.0.sections);
+        sound.map_err(|error| self.in_section(program, error))
+    }
+
+    /// An error of a program with the section that it stands in.
+    pub(crate) fn in_section(&self, program: &str, error: Error) -> Error {
+        match self.section(program) {
+            Some(section) if !section.is_empty() => {
+                Error::Section { section: section.to_owned(), error: Box::new(error) }
+            }
+            _ => error,
+        }
     }
 }
 

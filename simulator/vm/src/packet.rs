@@ -4,8 +4,8 @@
 
 use skep_packet::{Checksum, HEADROOM, SkBuff};
 
-use crate::FaultKind;
 use crate::arena::Arena;
+use crate::{Errno, FaultKind, ProgramKind};
 
 /// Room for the longest packet and what programs may put before it.
 pub(crate) const SLOT: usize = 256 << 10;
@@ -24,29 +24,130 @@ pub(crate) struct Packet<'a> {
     linear: usize,
     /// Where the network header starts, from the packet's start (`skb_network_offset`).
     network: usize,
+    /// Bytes of metadata right before the packet.
+    meta: usize,
+    /// Bytes before what the program sees that stay as they are: the link layer's header.
+    hidden: usize,
+    kind: ProgramKind,
+    /// Of a message: which bytes `data` and `data_end` show, if not the first element.
+    shown: Option<(usize, usize)>,
 }
 
+/// What a driver leaves of a page for a frame and its headroom (`xdp_data_hard_end`, of 4 KiB).
+const XDP_END: usize = 4096 - 320;
+/// `sizeof(struct xdp_frame)`
+const XDP_FRAME: usize = 40;
+
 impl<'a> Packet<'a> {
-    /// Copies a packet into the slot.
-    pub(crate) fn load(skb: &'a mut SkBuff, slot: usize, arena: &mut Arena) -> Result<Self, FaultKind> {
-        let (len, linear) = (skb.len(), skb.linear_len());
-        if len > PACKET_MAX {
+    /// Copies a packet into the slot, as a program of this kind sees it.
+    pub(crate) fn load(
+        skb: &'a mut SkBuff,
+        kind: ProgramKind,
+        slot: usize,
+        arena: &mut Arena,
+    ) -> Result<Self, FaultKind> {
+        let hidden = if kind == ProgramKind::CgroupSkb { ETH_HLEN.min(skb.len()) } else { 0 };
+        let (len, linear) = (skb.len() - hidden, skb.linear_len().saturating_sub(hidden));
+        let meta = skb.meta.len();
+        if len > PACKET_MAX || meta > HEADROOM {
             return Err(FaultKind::PacketTooLong(len));
         }
         let start = slot + HEADROOM;
-        arena.slice_mut(start, len).copy_from_slice(skb.bytes());
-        Ok(Self { skb, slot, start, len, linear, network: ETH_HLEN })
+        arena.slice_mut(start, len).copy_from_slice(&skb.bytes()[hidden..]);
+        arena.slice_mut(start - meta, meta).copy_from_slice(&skb.meta);
+        let network = match kind {
+            ProgramKind::CgroupSkb | ProgramKind::SkSkb | ProgramKind::SkMsg => 0,
+            _ => ETH_HLEN,
+        };
+        Ok(Self { skb, slot, start, len, linear, network, meta, hidden, kind, shown: None })
     }
 
     /// Copies the packet back.
     pub(crate) fn save(self, arena: &Arena) {
         let bytes = arena.slice(self.start, self.len);
-        if self.len == self.skb.len() {
-            self.skb.bytes_mut().copy_from_slice(bytes);
-            self.skb.set_linear_len(self.linear);
-        } else {
-            self.skb.replace(bytes, self.linear);
+        if self.meta != 0 || !self.skb.meta.is_empty() {
+            self.skb.meta.clear();
+            self.skb.meta.extend_from_slice(arena.slice(self.start - self.meta, self.meta));
         }
+        if self.hidden + self.len == self.skb.len() {
+            self.skb.bytes_mut()[self.hidden..].copy_from_slice(bytes);
+            self.skb.set_linear_len(self.hidden + self.linear);
+        } else if self.hidden == 0 {
+            self.skb.replace(bytes, self.linear);
+        } else {
+            let all = [&self.skb.bytes()[..self.hidden], bytes].concat();
+            self.skb.replace(&all, self.hidden + self.linear);
+        }
+    }
+
+    pub(crate) fn kind(&self) -> ProgramKind {
+        self.kind
+    }
+
+    /// From where to where programs see it, in the arena.
+    pub(crate) fn visible(&self) -> (usize, usize) {
+        let (from, to) = self.shown.unwrap_or((0, self.linear));
+        (self.start + from, self.start + to)
+    }
+
+    /// Programs see these bytes.
+    pub(crate) fn show(&mut self, from: usize, to: usize) {
+        self.shown = Some((from, to));
+    }
+
+    /// Programs see the linear bytes.
+    pub(crate) fn show_linear(&mut self) {
+        self.shown = None;
+    }
+
+    /// Where the metadata starts in the arena.
+    pub(crate) fn meta(&self) -> usize {
+        self.start - self.meta
+    }
+
+    /// The metadata is gone: something else stands there.
+    pub(crate) fn clear_meta(&mut self) {
+        self.meta = 0;
+    }
+
+    /// `bpf_xdp_adjust_head`: false where the kernel refuses.
+    pub(crate) fn adjust_head(&mut self, by: i32, arena: &mut Arena) -> bool {
+        let start = self.start.wrapping_add_signed(by as isize);
+        let lowest = self.slot + XDP_FRAME + self.meta;
+        if start < lowest || start + ETH_HLEN > self.start + self.len {
+            return false;
+        }
+        if self.meta > 0 {
+            arena.copy(self.start - self.meta, start - self.meta, self.meta);
+        }
+        let len = self.len.wrapping_add_signed(-(by as isize));
+        (self.start, self.len, self.linear) = (start, len, len);
+        true
+    }
+
+    /// `bpf_xdp_adjust_meta`
+    pub(crate) fn adjust_meta(&mut self, by: i32) -> Result<(), Errno> {
+        let meta = self.meta as isize - by as isize;
+        let lowest = (self.slot + XDP_FRAME) as isize;
+        if (self.start as isize - meta) < lowest || meta < 0 {
+            return Err(Errno::EINVAL);
+        }
+        // As long as `meta_len` of `struct skb_shared_info` can say.
+        if meta % 4 != 0 || meta > 252 {
+            return Err(Errno::EACCES);
+        }
+        self.meta = meta as usize;
+        Ok(())
+    }
+
+    /// `bpf_xdp_adjust_tail`, of one buffer.
+    pub(crate) fn adjust_tail(&mut self, by: i32, arena: &mut Arena) -> bool {
+        let end = (self.start + self.len).wrapping_add_signed(by as isize);
+        if end > self.slot + XDP_END || end < self.start + ETH_HLEN {
+            return false;
+        }
+        let len = end - self.start;
+        self.resize(len, arena)
     }
 
     /// Where it starts in the arena.
@@ -64,6 +165,10 @@ impl<'a> Packet<'a> {
 
     pub(crate) fn network(&self) -> usize {
         self.network
+    }
+
+    pub(crate) fn set_network(&mut self, network: usize) {
+        self.network = network;
     }
 
     /// Puts `count` zero bytes before the packet (`__skb_push`); the network header stays where it is.

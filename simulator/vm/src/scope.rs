@@ -7,18 +7,26 @@
     reason = "rbpf's helpers are plain functions: their world reaches them through a thread-local"
 )]
 
+use std::any::Any;
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
 use crate::engine::{Program, Stopped};
+use crate::input::Rest;
 use crate::kernel::Slots;
-use crate::legal::STACK;
+use crate::legal::{self, FRAME, SPILL, STACK};
 use crate::packet::Packet;
-use crate::{Environment, Fault, FaultKind, Kernel, MapId, ProgramId, Run, TailCall, context, map_kind};
+use crate::{
+    Environment, Fault, FaultKind, Kernel, MapId, ProgramId, ProgramKind, Run, TailCall, context, map_kind,
+};
 
 /// What the kernel's verifier lets a program execute (`BPF_COMPLEXITY_LIMIT_INSNS`).
 const FUEL: i64 = 1_000_000;
+/// The same for programs with loops that the verifier does not follow to their end: `bpf_loop` and `may_goto` go round
+/// 8 million times at the most.
+const FUEL_OF_LOOPS: i64 = 1 << 28;
 /// `MAX_TAIL_CALL_CNT`.
 const TAIL_CALLS_MAX: usize = 33;
 /// How many programs have a stack at the same time: the entry and all that it can tail call.
@@ -34,9 +42,58 @@ pub(crate) struct Scope<'a> {
     pub(crate) memory: (u64, u64),
     pub(crate) run: Run,
     pub(crate) tail_result: u64,
-    running: Vec<(ProgramId, Rc<Program>)>,
-    fuel: i64,
+    /// Records of ring buffers that are neither submitted nor discarded.
+    pub(crate) reserved: Vec<(MapId, usize)>,
+    /// What of the input is no packet.
+    pub(crate) rest: Rest<'a>,
+    /// What a helper's result points to: how many bytes of what.
+    pub(crate) made: Option<(u64, crate::Region)>,
+    pub(crate) running: Vec<Running>,
     fault: Option<Fault>,
+    /// How many were running when a helper failed, until it is known which of the program's instructions called it.
+    failed_in: Option<usize>,
+}
+
+/// A program, or a function of it that a helper calls, while it executes.
+pub(crate) struct Running {
+    id: ProgramId,
+    program: Rc<Program>,
+    /// Where its stack begins in the arena; it grows down from here.
+    top: usize,
+    /// Where it must end.
+    bottom: usize,
+    fuel: i64,
+    /// Counted from the program's first; 0 is the program itself.
+    function: usize,
+    arguments: [Argument; 5],
+}
+
+/// What a function is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Argument {
+    /// A number, or a map's handle.
+    Number(u64),
+    /// The context.
+    Context(u64),
+    /// The memory of a program of the kind `Memory`.
+    Memory(u64),
+    /// Whatever the helper that calls back was given, counted from 1.
+    Given(u8),
+    /// A value of a map.
+    MapValue { map: MapId, address: u64 },
+    /// A copy of a map's key, of this many bytes.
+    MapKey { address: u64, size: usize },
+}
+
+/// A function that a helper calls, as many times as it wants to. Made within a borrow of the scope and used outside.
+pub(crate) struct Callback {
+    id: ProgramId,
+    program: Rc<Program>,
+    function: usize,
+    /// The frame pointer of the caller, in the arena, and where its stack ends.
+    frame: usize,
+    bottom: usize,
+    given: [(u64, u32); 5],
 }
 
 thread_local! {
@@ -65,18 +122,27 @@ impl<'a> Scope<'a> {
         kernel: &'a mut Kernel,
         env: &'a mut dyn Environment,
         packet: Option<Packet<'a>>,
+        run: Run,
     ) -> Self {
         let cpu = env.cpu().min(kernel.cpus - 1);
-        let run = Run {
-            return_value: 0,
-            redirect: None,
-            chain: Vec::new(),
-            tail_calls: Vec::new(),
-            accesses: Vec::new(),
-            stats: Default::default(),
-        };
-        let (running, fuel, fault) = (Vec::new(), 0, None);
-        Self { kernel, env, packet, cpu, memory: (0, 0), run, tail_result: 0, running, fuel, fault }
+        let (running, fault) = (std::mem::take(&mut kernel.running), None);
+        let (memory, reserved) = ((0, 0), Vec::new());
+        let (rest, made) = (Rest::None, None);
+        Self {
+            kernel,
+            env,
+            packet,
+            cpu,
+            memory,
+            run,
+            tail_result: 0,
+            reserved,
+            rest,
+            made,
+            running,
+            fault,
+            failed_in: None,
+        }
     }
 
     pub(crate) fn slots(&self) -> Slots {
@@ -86,38 +152,99 @@ impl<'a> Scope<'a> {
     /// Executes the entry program and gives r0.
     pub(crate) fn execute(&mut self, id: ProgramId, program: &Rc<Program>) -> Result<u64, Fault> {
         self.begin(id, Rc::clone(program));
+        self.reset_regions();
         let restore = Restore(CURRENT.replace(Some(NonNull::from(&mut *self).cast())));
-        let result = program.execute();
+        // A panic is a bug of this vm, and an error of this run alone. What runs inside, a tail call's target for one,
+        // has not ended then.
+        let result = catch_unwind(AssertUnwindSafe(|| program.execute()));
         drop(restore);
+        let result = result.unwrap_or_else(|panic| {
+            self.running.truncate(1);
+            self.failed_in = None;
+            Err(Stopped { instruction: None, kind: FaultKind::Panic(message(&*panic)) })
+        });
         let r0 = self.end(result);
         self.fault.take().map_or(Ok(r0), Err)
     }
 
     fn begin(&mut self, id: ProgramId, program: Rc<Program>) {
-        // A program may read stack that it never wrote; what a run before left there must not show.
-        let level = self.running.len();
-        let at = self.slots().stacks + level * STACK;
-        self.kernel.arena.slice_mut(at, STACK).fill(0);
+        let level = self.running.len() + 1;
+        let top = self.slots().stacks + level * STACK;
+        let bottom = top - STACK;
+        let fuel = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
+        let none = Argument::Number(0);
+        let first = match &self.packet {
+            _ if program.kind() != ProgramKind::Memory => {
+                Argument::Context(self.kernel.arena.address(self.slots().context))
+            }
+            _ if self.memory.1 == 0 => none,
+            _ => Argument::Memory(self.memory.0),
+        };
+        let arguments = [first, Argument::Number(self.memory.1), none, none, none];
         self.run.chain.push(id);
-        self.running.push((id, program));
-        self.fuel = FUEL;
+        self.enter(Running { id, program, top, bottom, fuel, function: 0, arguments }, [(0, 0); 5]);
+    }
+
+    /// Writes what an engine needs below the first frame, as [`crate::legal`] expects it there.
+    fn enter(&mut self, running: Running, given: [(u64, u32); 5]) {
+        let frame = (FRAME + SPILL) as usize;
+        // A program may read stack that it never wrote; what a run before left there must not show.
+        let used = (frame * running.program.depth()).min(running.top - running.bottom);
+        self.kernel.arena.slice_mut(running.top - used, used).fill(0);
+        let arguments = running.arguments.map(|argument| match argument {
+            Argument::Number(value) | Argument::Context(value) | Argument::Memory(value) => value,
+            Argument::Given(n) => given[usize::from(n) - 1].0,
+            Argument::MapValue { address, .. } | Argument::MapKey { address, .. } => address,
+        });
+        for (slot, value) in (0..).zip(arguments) {
+            self.put(running.top, slot, value);
+        }
+        self.put(running.top, legal::FUEL, running.fuel as u64);
+        let entry = if running.function == 0 { 0 } else { running.function + 1 };
+        self.put(running.top, legal::TEMPORARY, entry as u64);
+        self.running.push(running);
+    }
+
+    /// Writes a slot of the spill area of the frame whose pointer this is.
+    fn put(&mut self, frame: usize, slot: i16, value: u64) {
+        let at = frame.wrapping_add_signed(isize::from(legal::spill(slot)));
+        self.kernel.arena.slice_mut(at, 8).copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn take(&self, frame: usize, slot: i16) -> u64 {
+        let at = frame.wrapping_add_signed(isize::from(legal::spill(slot)));
+        u64::from_le_bytes(self.kernel.arena.slice(at, 8).try_into().expect("eight bytes"))
     }
 
     fn end(&mut self, result: Result<u64, Stopped>) -> u64 {
-        let (_, program) = self.running.pop().expect("what ends has begun");
-        result.unwrap_or_else(|stopped| {
-            self.fault.get_or_insert(Fault {
-                program: program.name().to_owned(),
-                instruction: stopped.instruction,
-                kind: stopped.kind,
-            });
-            0
-        })
+        let Running { program, top, fuel, .. } = self.running.pop().expect("what ends has begun");
+        let left = self.take(top, legal::FUEL) as i64;
+        self.run.stats.instructions += (fuel - left).max(0) as u64;
+        let stopped = match result {
+            Ok(r0) if left >= 0 => return r0,
+            Ok(_) => Stopped { instruction: None, kind: FaultKind::Fuel(fuel as u64) },
+            Err(stopped) => stopped,
+        };
+        if self.failed_in == Some(self.running.len() + 1)
+            && let Some(fault) = &mut self.fault
+        {
+            fault.instruction = stopped.instruction;
+            self.failed_in = None;
+        }
+        self.fault.get_or_insert(Fault {
+            program: program.name().to_owned(),
+            instruction: stopped.instruction,
+            kind: stopped.kind,
+        });
+        0
     }
 
     /// Ends the run at the next block, because of the program that runs now.
     pub(crate) fn fail(&mut self, kind: FaultKind) {
-        let program = self.running.last().map(|(_, p)| p.name().to_owned()).unwrap_or_default();
+        let program = self.running.last().map(|r| r.program.name().to_owned()).unwrap_or_default();
+        if self.fault.is_none() {
+            self.failed_in = Some(self.running.len());
+        }
         self.fault.get_or_insert(Fault { program, instruction: None, kind });
     }
 
@@ -127,40 +254,96 @@ impl<'a> Scope<'a> {
 
     /// The program that runs now.
     pub(crate) fn program(&self) -> ProgramId {
-        self.running.last().expect("a helper is called by a program").0
+        self.running.last().expect("a helper is called by a program").id
     }
 
-    /// Counts instructions; false if the run has to end.
-    pub(crate) fn count(&mut self, instructions: u64) -> bool {
-        self.run.stats.instructions += instructions;
-        self.fuel -= instructions as i64;
-        if self.fuel < 0 {
-            self.fail(FaultKind::Fuel(FUEL as u64));
+    /// An argument of what is to be executed, counted from 0.
+    pub(crate) fn argument(&self, n: usize) -> u64 {
+        self.take(self.running.last().expect("an engine executes").top, n as i16)
+    }
+
+    /// The frame pointer of what is to be executed, or goes on.
+    pub(crate) fn frame_pointer(&self) -> u64 {
+        self.kernel.arena.address(self.running.last().expect("an engine executes").top)
+    }
+
+    /// Where a helper that calls back finds its caller's frame; legal code does so by itself.
+    pub(crate) fn set_frame_cell(&mut self, frame: u64) {
+        let at = self.slots().frame;
+        self.kernel.arena.slice_mut(at, 8).copy_from_slice(&frame.to_le_bytes());
+    }
+
+    /// What is to be executed: which function, with what, and how many instructions.
+    pub(crate) fn entry(&self) -> (usize, [Argument; 5], i64) {
+        let running = self.running.last().expect("an engine executes");
+        (running.function, running.arguments, running.fuel)
+    }
+
+    /// Tells the scope how many instructions are left; legal code does so by itself.
+    pub(crate) fn set_fuel(&mut self, frame: u64, left: i64) {
+        if let Some(at) = self.kernel.arena.offset(frame - (FRAME + SPILL) as u64, 8) {
+            self.put(at + (FRAME + SPILL) as usize, legal::FUEL, left as u64);
         }
-        !self.failed()
     }
 
-    /// Where the stack of the program that runs now begins; it grows down from here.
-    pub(crate) fn stack_top(&self) -> u64 {
-        self.kernel.arena.address(self.slots().stacks + self.running.len() * STACK)
+    /// How many instructions are left in a frame that has called a helper that calls back.
+    pub(crate) fn fuel(&self, frame: u64) -> i64 {
+        let at = self.kernel.arena.offset(frame - (FRAME + SPILL) as u64, 8);
+        at.map_or(-1, |at| self.take(at + (FRAME + SPILL) as usize, legal::FUEL) as i64)
     }
 
-    /// The first argument of the program that runs now.
-    pub(crate) fn argument(&self) -> u64 {
-        match &self.packet {
-            Some(_) => self.kernel.arena.address(self.slots().context),
-            None => self.memory.0,
-        }
+    /// The function that a helper was told to call, with that helper's arguments.
+    pub(crate) fn callback(&self, handle: u64, arguments: [u64; 5]) -> Option<Callback> {
+        let running = self.running.last()?;
+        let function = crate::helper::callback_of(handle)?;
+        let cell = self.kernel.arena.slice(self.slots().frame, 8);
+        let frame = self.kernel.arena.offset(u64::from_le_bytes(cell.try_into().ok()?), 0)?;
+        let bottom = running.bottom;
+        let lowest = bottom + 2 * (FRAME + SPILL) as usize;
+        let tags = self.kernel.regions.as_ref().map_or([0; 5], |r| r.given());
+        let given = std::array::from_fn(|i| (arguments[i], tags[i]));
+        let (id, program) = (running.id, Rc::clone(&running.program));
+        (frame >= lowest && frame <= running.top).then_some(Callback {
+            id,
+            program,
+            function,
+            frame,
+            bottom,
+            given,
+        })
     }
 
     /// The program that a tail call reaches.
     fn tail_target(&mut self, map: MapId, index: u32) -> Option<(ProgramId, Rc<Program>)> {
-        let kind = self.running.last().map(|(_, p)| p.kind());
-        let target = self.kernel.maps.get(&map).and_then(|m| m.program(index));
+        let kind = self.running.last().map(|r| r.program.kind());
+        let target = self.kernel.maps.get(map).and_then(|m| m.program(index));
         let target = target.filter(|(_, p)| self.run.chain.len() <= TAIL_CALLS_MAX && Some(p.kind()) == kind);
         let id = target.as_ref().map(|(id, _)| *id);
         self.run.tail_calls.push(TailCall { map, index, target: id });
         target
+    }
+
+    /// Before the entry program: all regions of the run before are gone.
+    fn reset_regions(&mut self) {
+        let context = self.kernel.arena.address(self.slots().context);
+        let kind = self.running.last().map(|r| r.program.kind());
+        let memory = if self.packet.is_none() { self.memory } else { (0, 0) };
+        let packet = self.packet_bounds();
+        self.kernel.arena.drain_freed(|_, _| {});
+        // A panic may have lost them.
+        let regions = self.kernel.regions.get_or_insert_default();
+        {
+            let context = kind.and_then(context::layout).map(|layout| (context, layout));
+            regions.reset(context, memory, packet);
+        }
+    }
+
+    /// Where the packet's metadata starts, the packet, and its linear end.
+    pub(crate) fn packet_bounds(&self) -> [u64; 3] {
+        let Some(packet) = &self.packet else { return [0; 3] };
+        let (start, end) = packet.visible();
+        let (start, end) = (self.kernel.arena.address(start), self.kernel.arena.address(end));
+        [self.kernel.arena.address(packet.meta()), start, end]
     }
 
     /// Writes what helpers change in the context.
@@ -170,6 +353,14 @@ impl<'a> Scope<'a> {
             context::refresh(at, packet, &mut self.kernel.arena);
         }
     }
+}
+
+/// What a panic said.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+        .to_owned()
 }
 
 /// `bpf_tail_call`: 1 if the target has run and the caller has to exit with [`Scope::tail_result`].
@@ -194,4 +385,35 @@ pub(crate) fn tail_call(map: u64, index: u32) -> u64 {
     let result = program.execute();
     with(|scope| scope.tail_result = scope.end(result));
     1
+}
+
+impl Callback {
+    /// Calls the function and gives r0; `None` when the run has to end. Nobody may borrow the scope meanwhile.
+    pub(crate) fn call(&self, arguments: [Argument; 5]) -> Option<u64> {
+        with(|scope| {
+            if scope.failed() {
+                return None;
+            }
+            let top = self.frame - (FRAME + SPILL) as usize;
+            let fuel = scope.take(self.frame, legal::FUEL) as i64;
+            let (program, function) = (Rc::clone(&self.program), self.function);
+            let (id, bottom) = (self.id, self.bottom);
+            let running = Running { id, program, top, bottom, fuel, function, arguments };
+            scope.enter(running, self.given);
+            if let Some(regions) = &mut scope.kernel.regions {
+                regions.give_tags(Some(self.given.map(|(_, tag)| tag)));
+            }
+            Some(())
+        })?;
+        let result = self.program.execute();
+        with(|scope| {
+            let instructions = scope.run.stats.instructions;
+            let left = scope.take(self.frame - (FRAME + SPILL) as usize, legal::FUEL);
+            let r0 = scope.end(result);
+            // The caller's own count includes them.
+            scope.run.stats.instructions = instructions;
+            scope.put(self.frame, legal::FUEL, left);
+            (!scope.failed()).then_some(r0)
+        })
+    }
 }

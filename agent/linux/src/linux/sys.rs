@@ -22,6 +22,7 @@ pub(super) enum Command {
     ObjInfo = 15,
     RawTracepointOpen = 17,
     BtfLoad = 18,
+    MapTake = 21,
     MapFreeze = 22,
     LinkCreate = 28,
     LinkUpdate = 29,
@@ -150,6 +151,19 @@ pub(super) fn perf_event_enable(fd: &OwnedFd) -> io::Result<()> {
     // SAFETY: this request takes no address.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), PERF_EVENT_IOC_ENABLE, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Keeps the calling thread on one CPU: what a per-CPU map or list is then touched from.
+///
+/// # Errors
+///
+/// What the kernel said: no such CPU.
+pub fn stay_on_cpu(cpu: u32) -> Result<(), Error> {
+    let mut set = [0_u64; 16];
+    set[cpu as usize / 64 % 16] = 1 << (cpu % 64);
+    // SAFETY: the set is a readable array of so many bytes; 0 is the calling thread.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&set), set.as_ptr()) };
+    if result < 0 { Err(Error::kernel("sched_setaffinity", io::Error::last_os_error())) } else { Ok(()) }
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC: what bpf_ktime_get_ns returns.

@@ -78,6 +78,25 @@ impl SkbContext {
 }
 
 impl Program {
+    /// How long a run takes, in nanoseconds, on the average of `repeat` runs over the same packet, each over what the
+    /// one before has left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`].
+    pub fn time_ns(&self, frame: &[u8], context: &SkbContext, repeat: u32) -> Result<u32, Error> {
+        let input = context.to_bytes();
+        let mut attr = Attr::new()
+            .u32(0, self.fd.as_raw_fd() as u32)
+            .u32(8, frame.len() as u32)
+            .bytes(16, frame)
+            .u32(32, repeat)
+            .u32(40, CONTEXT_SIZE as u32)
+            .bytes(48, &input);
+        bpf(Command::TestRun, &mut attr).map_err(|e| Error::kernel(format!("timing {}", self.name), e))?;
+        Ok(attr.read_u32(36))
+    }
+
     /// Runs the program once on a frame (at least its Ethernet header), on the CPU that the caller is on.
     ///
     /// # Errors

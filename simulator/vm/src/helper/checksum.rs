@@ -151,12 +151,13 @@ fn replace_l4(sum: u16, state: &mut Checksum, from: Option<u32>, to: u32, pseudo
 /// `bpf_csum_diff` as since Linux 6.13: of any sizes, folded to 16 bits on every architecture.
 pub(super) fn csum_diff(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (from_size, to_size, seed) = (call.arg32(2) as usize, call.arg32(4) as usize, call.arg32(5));
-    let (from, to) = (call.bytes(scope, 1, from_size)?, call.bytes(scope, 3, to_size)?);
+    let (from, to) = (call.source(scope, 1, from_size)?, call.source(scope, 3, to_size)?);
+    let (from, to) = (scope.kernel.arena.slice(from, from_size), scope.kernel.arena.slice(to, to_size));
     let sum = match (from_size, to_size) {
         (0, 0) => seed,
-        (0, _) => partial(&to, seed),
-        (_, 0) => !partial(&from, !seed),
-        _ => sub(partial(&to, seed), partial(&from, 0)),
+        (0, _) => partial(to, seed),
+        (_, 0) => !partial(from, !seed),
+        _ => sub(partial(to, seed), partial(from, 0)),
     };
     Ok(u64::from(fold(sum)))
 }

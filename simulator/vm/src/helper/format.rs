@@ -1,49 +1,126 @@
-//! The formats of `bpf_trace_printk`, as far as programs use them on numbers.
+//! The formats of `bpf_trace_printk` and `bpf_snprintf`.
 
-/// Formats text with up to three arguments. `None` where the kernel says `EINVAL`: no final NUL, or a conversion that
-/// is not known here.
-pub(super) fn format(text: &[u8], arguments: &[u64]) -> Option<String> {
+/// One conversion: flags and width, then what it converts.
+struct Conversion<'a> {
+    zeros: bool,
+    left: bool,
+    alternate: bool,
+    plus: bool,
+    width: usize,
+    long: bool,
+    what: char,
+    rest: &'a str,
+}
+
+fn conversion(text: &str) -> Option<Conversion<'_>> {
+    let flags = text.trim_start_matches(['0', '-', '#', '+', ' ']);
+    let set = &text[..text.len() - flags.len()];
+    let after = flags.trim_start_matches(|c: char| c.is_ascii_digit());
+    let width = &flags[..flags.len() - after.len()];
+    let rest = after.trim_start_matches('l');
+    let what = rest.chars().next()?;
+    Some(Conversion {
+        zeros: set.contains('0') && !set.contains('-'),
+        left: set.contains('-'),
+        alternate: set.contains('#'),
+        plus: set.contains('+'),
+        width: if width.is_empty() { 0 } else { width.parse().ok().filter(|w| *w < 512)? },
+        long: rest.len() < after.len(),
+        what,
+        rest: &rest[what.len_utf8()..],
+    })
+}
+
+impl Conversion<'_> {
+    fn padded(&self, text: String) -> String {
+        let missing = self.width.saturating_sub(text.chars().count());
+        if missing == 0 {
+            return text;
+        }
+        if self.left {
+            return text + &" ".repeat(missing);
+        }
+        if !self.zeros || matches!(self.what, 's' | 'c') {
+            return " ".repeat(missing) + &text;
+        }
+        // Zeros stand between a sign or prefix and the digits.
+        let signs = text.len() - text.trim_start_matches(['-', '+']).len();
+        let prefix = if text[signs..].to_ascii_lowercase().starts_with("0x") { signs + 2 } else { signs };
+        format!("{}{}{}", &text[..prefix], "0".repeat(missing), &text[prefix..])
+    }
+}
+
+/// Formats text with arguments; `string` gives what stands at an address. `None` where the kernel says `EINVAL`: no final
+/// NUL, too few arguments, or a conversion that is not known here.
+pub(super) fn format(
+    text: &[u8],
+    arguments: &[u64],
+    string: &dyn Fn(u64) -> Option<Vec<u8>>,
+) -> Option<String> {
     let text = text.strip_suffix(&[0])?;
-    let mut text = std::str::from_utf8(text).ok()?;
+    let text = &text[..text.iter().position(|b| *b == 0).unwrap_or(text.len())];
+    let mut text = std::str::from_utf8(text).ok().filter(|t| t.is_ascii())?;
     let mut arguments = arguments.iter();
     let mut out = String::new();
     while let Some((before, after)) = text.split_once('%') {
         out.push_str(before);
-        let rest = after.trim_start_matches('l');
-        let long = rest.len() < after.len();
-        let conversion = rest.chars().next()?;
-        text = &rest[conversion.len_utf8()..];
-        if conversion == '%' {
+        if let Some(rest) = after.strip_prefix('%') {
             out.push('%');
+            text = rest;
             continue;
         }
+        let mut c = conversion(after)?;
         let all = *arguments.next()?;
-        let value = if long { all } else { u64::from(all as u32) };
-        out.push_str(&match conversion {
-            'd' | 'i' if long => (all as i64).to_string(),
-            'd' | 'i' => (all as i32).to_string(),
+        let value = if c.long { all } else { u64::from(all as u32) };
+        let plus = |text: String| if c.plus && !text.starts_with('-') { format!("+{text}") } else { text };
+        let converted = match c.what {
+            'd' | 'i' if c.long => plus((all as i64).to_string()),
+            'd' | 'i' => plus((all as i32).to_string()),
             'u' => value.to_string(),
+            'x' if c.alternate => format!("{value:#x}"),
+            'X' if c.alternate => format!("0X{value:X}"),
             'x' => format!("{value:x}"),
             'X' => format!("{value:X}"),
             'c' => char::from(all as u8).to_string(),
-            // An address would differ from run to run.
-            'p' => "(pointer)".to_owned(),
+            's' => string(all).map_or("(efault)".into(), |s| String::from_utf8_lossy(&s).into_owned()),
+            'p' => {
+                c.rest = pointer(c.rest)?;
+                "(pointer)".to_owned()
+            }
             _ => return None,
-        });
+        };
+        out.push_str(&c.padded(converted));
+        text = c.rest;
     }
     out.push_str(text);
     Some(out)
 }
 
+/// What follows `%p`: an address of memory would differ from run to run, so none is shown.
+fn pointer(rest: &str) -> Option<&str> {
+    match rest.chars().next().filter(char::is_ascii_alphanumeric) {
+        None => Some(rest),
+        Some('K' | 'x' | 's' | 'S' | 'B') => Some(&rest[1..]),
+        Some(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::format;
+    fn format(text: &[u8], arguments: &[u64]) -> Option<String> {
+        super::format(text, arguments, &|_| Some(b"text".to_vec()))
+    }
 
     #[test]
     fn numbers_of_each_width() {
         let minus = -1i64 as u64;
         assert_eq!(format(b"%d %u %lx\0", &[minus, minus, minus]).unwrap(), "-1 4294967295 ffffffffffffffff");
         assert_eq!(format(b"100%% %c\0", &[65, 0, 0]).unwrap(), "100% A");
+        assert_eq!(
+            format(b"[%5d|%-5d|%05d|%#x|%08x]\0", &[1, 2, minus, 4, 5]).unwrap(),
+            "[    1|2    |-0001|0x4|00000005]"
+        );
+        assert_eq!(format(b"%s.\0", &[1]).unwrap(), "text.");
     }
 
     #[test]

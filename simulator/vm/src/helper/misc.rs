@@ -1,8 +1,8 @@
 //! Helpers on time, randomness, CPUs, text and redirects.
 
-use super::{Call, Outcome, format, refused};
+use super::{Call, Outcome};
 use crate::scope::Scope;
-use crate::{Errno, Redirect, RedirectKind};
+use crate::{ProgramKind, Redirect, RedirectKind};
 
 /// `TC_ACT_SHOT`
 const SHOT: u64 = 2;
@@ -30,24 +30,68 @@ pub(super) fn get_smp_processor_id(scope: &mut Scope<'_>, _: Call) -> Outcome {
     Ok(u64::from(scope.cpu))
 }
 
-pub(super) fn trace_printk(scope: &mut Scope<'_>, call: Call) -> Outcome {
-    let text = call.bytes(scope, 1, call.arg32(2) as usize)?;
-    match format::format(&text, &call.arguments[2..]) {
-        Some(text) => {
-            scope.env.trace(&text);
-            Ok(text.len() as u64)
-        }
-        None => refused(Errno::EINVAL),
-    }
+/// Four milliseconds a tick: `CONFIG_HZ=250`.
+pub(super) fn jiffies64(scope: &mut Scope<'_>, _: Call) -> Outcome {
+    Ok(scope.env.now_ns() / 4_000_000)
 }
+
+/// `bpf_get_numa_node_id`: there is one.
+pub(super) fn zero(_: &mut Scope<'_>, _: Call) -> Outcome {
+    Ok(0)
+}
+
+pub(super) fn get_current_pid_tgid(scope: &mut Scope<'_>, _: Call) -> Outcome {
+    Ok(scope.env.pid_tgid())
+}
+
+pub(super) fn get_current_uid_gid(scope: &mut Scope<'_>, _: Call) -> Outcome {
+    Ok(scope.env.uid_gid())
+}
+
+pub(super) fn get_current_comm(scope: &mut Scope<'_>, call: Call) -> Outcome {
+    let size = call.arg32(2) as usize;
+    let to = call.place(scope, 1, size)?;
+    let command = scope.env.command();
+    let place = scope.kernel.arena.slice_mut(to, size);
+    place.fill(0);
+    let fits = size.saturating_sub(1).min(command.len());
+    place[..fits].copy_from_slice(&command[..fits]);
+    Ok(0)
+}
+
+pub(super) fn cgroup_id(scope: &mut Scope<'_>, _: Call) -> Outcome {
+    Ok(scope.env.cgroup_id())
+}
+
+pub(super) fn route_realm(scope: &mut Scope<'_>, _: Call) -> Outcome {
+    Ok(u64::from(scope.env.route_realm()))
+}
+
+/// `bpf_get_retval` of control group programs.
+pub(super) fn get_retval(scope: &mut Scope<'_>, _: Call) -> Outcome {
+    Ok(i64::from(scope.run.retval) as u64)
+}
+
+pub(super) fn set_retval(scope: &mut Scope<'_>, call: Call) -> Outcome {
+    scope.run.retval = call.arg(1) as i32;
+    Ok(0)
+}
+
+/// `XDP_REDIRECT`
+const XDP_REDIRECT: u64 = 4;
 
 pub(super) fn redirect(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (ifindex, flags) = (call.arg32(1), call.arg(2));
+    let xdp = scope.packet.as_ref().is_some_and(|p| p.kind() == ProgramKind::Xdp);
+    if xdp && flags != 0 {
+        // `XDP_ABORTED`
+        return Ok(0);
+    }
     if flags & !INGRESS != 0 {
         return Ok(SHOT);
     }
     scope.run.redirect = Some(Redirect { ifindex, flags, kind: RedirectKind::Device });
-    Ok(REDIRECT)
+    Ok(if xdp { XDP_REDIRECT } else { REDIRECT })
 }
 
 pub(super) fn redirect_peer(scope: &mut Scope<'_>, call: Call) -> Outcome {

@@ -72,7 +72,7 @@ pub(super) fn set_key(scope: &mut Scope<'_>, call: Call) -> Outcome {
 
 pub(super) fn get_key(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (size, flags) = (call.arg32(3) as usize, call.arg(4));
-    let to = call.place(scope, 2, size)?;
+    let to = call.room(scope, 2, size)?;
     let read = read_key(packet(scope, call)?.skb.tunnel, size, flags);
     let place = scope.kernel.arena.slice_mut(to, size);
     match read {
@@ -109,6 +109,43 @@ fn read_key(tunnel: Option<Tunnel>, size: usize, flags: u64) -> Result<[u8; SIZE
     }
     key[28..32].copy_from_slice(&host_order(local));
     Ok(key)
+}
+
+/// `IP_TUNNEL_OPTS_MAX`
+const OPTIONS_MAX: usize = 255;
+
+pub(super) fn set_options(scope: &mut Scope<'_>, call: Call) -> Outcome {
+    let size = call.arg32(3) as usize;
+    let given = call.bytes(scope, 2, size)?;
+    let skb = &mut *packet(scope, call)?.skb;
+    if skb.tunnel.is_none_or(|t| !t.transmit) || !size.is_multiple_of(4) {
+        return refused(Errno::EINVAL);
+    }
+    if size > OPTIONS_MAX {
+        return refused(Errno::ENOMEM);
+    }
+    skb.tunnel_options = given;
+    Ok(0)
+}
+
+pub(super) fn get_options(scope: &mut Scope<'_>, call: Call) -> Outcome {
+    let size = call.arg32(3) as usize;
+    let to = call.place(scope, 2, size)?;
+    let skb = &*packet(scope, call)?.skb;
+    let options = skb.tunnel_options.clone();
+    let errno = match skb.tunnel {
+        None => Some(Errno::ENOENT),
+        Some(_) if options.is_empty() => Some(Errno::ENOENT),
+        Some(_) if size < options.len() => Some(Errno::ENOMEM),
+        Some(_) => None,
+    };
+    let place = scope.kernel.arena.slice_mut(to, size);
+    place.fill(0);
+    if let Some(errno) = errno {
+        return refused(errno);
+    }
+    place[..options.len()].copy_from_slice(&options);
+    Ok(options.len() as u64)
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::{FRAME, FRAMES_MAX, Illegal};
+use super::{FRAMES_MAX, Illegal};
 use crate::helper;
 use crate::insn::{
-    ALU, ALU64, ATOMIC, B, CALL, CMPXCHG, DIV, DW, END, EXIT, FETCH, FP, H, Insn, JA, JMP, JMP32, LD_IMM64,
-    LDX, MEM, MEMSX, MOD, MOV, NEG, PSEUDO_CALL, ST, STX, W, XCHG,
+    ABS, ALU, ALU64, ATOMIC, B, CALL, CMPXCHG, DIV, DW, END, EXIT, FETCH, FP, H, Insn, JA, JCOND, JMP, JMP32,
+    LD, LD_IMM64, LDX, LOAD_ACQ, MEM, MEMSX, MOD, MOV, NEG, PSEUDO_CALL, PSEUDO_FUNC, ST, STORE_REL, STX, W,
+    XCHG,
 };
 
 /// A function: its instructions and its blocks, in order.
@@ -31,7 +32,8 @@ const FUNCTIONS_MAX: usize = 256;
 const INSTRUCTIONS_MAX: usize = 1_000_000;
 
 /// All functions that a program can reach, callers before the functions that they call: so every call goes forward.
-pub(crate) fn functions(insns: &[Insn]) -> Result<Vec<Function>, Illegal> {
+/// With them, how deep the calls go.
+pub(crate) fn functions(insns: &[Insn]) -> Result<(Vec<Function>, usize), Illegal> {
     if insns.is_empty() || insns.len() > INSTRUCTIONS_MAX {
         return Err(Illegal::Whole(format!("{} instructions", insns.len())));
     }
@@ -43,8 +45,10 @@ pub(crate) fn functions(insns: &[Insn]) -> Result<Vec<Function>, Illegal> {
     let mut order = Vec::new();
     visit(insns, &ranges, 0, &mut Vec::new(), &mut order)?;
     order.reverse();
-    depth(insns, &ranges, &order)?;
-    order.into_iter().map(|start| function(insns, &second, ranges[&start].clone())).collect()
+    let depth = check_depth(insns, &ranges, &order)?;
+    let functions: Result<Vec<Function>, Illegal> =
+        order.into_iter().map(|start| function(insns, &second, ranges[&start].clone())).collect();
+    Ok((functions?, depth))
 }
 
 /// Which slots are the second half of a 16-byte load. Each instruction is checked by itself on the way.
@@ -78,17 +82,19 @@ fn check(i: Insn) -> Result<(), String> {
     if writes_dst && i.dst == FP {
         return Err("r10 is read only".into());
     }
-    if matches!(i.class(), LDX) && i.src == FP || matches!(i.class(), ST | STX) && i.dst == FP {
-        let off = i32::from(i.off);
-        if off < -i32::from(FRAME) || off + i.width() > 0 {
-            return Err(format!("r10{off:+} is outside of the stack"));
-        }
-    }
     match i.class() {
         LDX if i.mode() == MEM => Ok(()),
         LDX if i.mode() == MEMSX && i.size() != DW => Ok(()),
         ST if i.mode() == MEM => Ok(()),
         STX if i.mode() == MEM => Ok(()),
+        STX if i.mode() == ATOMIC && i.imm == STORE_REL => Ok(()),
+        STX if i.mode() == ATOMIC && i.imm == LOAD_ACQ => {
+            if i.dst == FP {
+                Err("r10 is read only".into())
+            } else {
+                Ok(())
+            }
+        }
         STX if i.mode() == ATOMIC && matches!(i.size(), W | DW) => match i.imm {
             XCHG | CMPXCHG => Ok(()),
             op if matches!(op & !FETCH, 0x00 | 0x40 | 0x50 | 0xa0) => Ok(()),
@@ -97,10 +103,11 @@ fn check(i: Insn) -> Result<(), String> {
         ALU | ALU64 => check_alu(i).map_or_else(unknown, |()| Ok(())),
         JMP | JMP32 => check_jump(i),
         _ if i.code == LD_IMM64 => Ok(()),
-        _ => match (i.class(), i.size()) {
-            (0, W | H | B) => Err("LD_ABS and LD_IND are not supported here".into()),
-            _ => unknown(),
-        },
+        LD if i.is_packet_load() && matches!(i.size(), W | H | B) => {
+            let reserved = i.dst != 0 || i.off != 0 || i.mode() == ABS && i.src != 0;
+            if reserved { Err("a load from the packet with reserved fields".into()) } else { Ok(()) }
+        }
+        _ => unknown(),
     }
 }
 
@@ -123,10 +130,13 @@ fn check_alu(i: Insn) -> Option<()> {
 
 fn check_jump(i: Insn) -> Result<(), String> {
     match i.op() {
-        CALL if i.code != JMP | CALL => Err("calls through a register are not supported here".into()),
+        CALL if i.is_callx() => Ok(()),
+        CALL if i.code != JMP | CALL => Err(format!("unknown call {:#04x}", i.code)),
+        CALL if i.src == 2 => Err("calls of kernel functions (kfunc) are not supported here".into()),
         CALL if !matches!(i.src, 0 | PSEUDO_CALL) => {
             Err(format!("calls of kind {} are not supported here", i.src))
         }
+        JCOND if i.is_may_goto() && i.dst == 0 && i.imm == 0 => Ok(()),
         EXIT if i.code != JMP | EXIT => Err("unknown exit".into()),
         JA if i.is_reg() => Err("jumps through a register are not supported here".into()),
         0xe0 | 0xf0 => Err(format!("unknown jump {:#04x}", i.code)),
@@ -136,7 +146,7 @@ fn check_jump(i: Insn) -> Result<(), String> {
 
 /// Where a jump goes, if it is one.
 pub(crate) fn target(i: Insn, at: usize) -> Option<usize> {
-    if !i.is_jump_class() || i.is_call() || i.is_exit() {
+    if !i.is_jump_class() || matches!(i.op(), CALL | EXIT) {
         return None;
     }
     let by = if i.code == JMP32 | JA { i64::from(i.imm) } else { i64::from(i.off) };
@@ -146,16 +156,22 @@ pub(crate) fn target(i: Insn, at: usize) -> Option<usize> {
 
 /// Which function a call calls, by its first instruction.
 pub(crate) fn callee(i: Insn, at: usize) -> Option<usize> {
-    if !i.is_call() || i.src != PSEUDO_CALL {
-        return None;
-    }
-    Some(usize::try_from(at as i64 + 1 + i64::from(i.imm)).unwrap_or(usize::MAX))
+    (i.is_call() && i.src == PSEUDO_CALL).then(|| function_at(i, at))
+}
+
+/// Which function a 16-byte load names, for a helper to call it.
+pub(crate) fn callback(i: Insn, at: usize) -> Option<usize> {
+    (i.code == LD_IMM64 && i.src == PSEUDO_FUNC).then(|| function_at(i, at))
+}
+
+fn function_at(i: Insn, at: usize) -> usize {
+    usize::try_from(at as i64 + 1 + i64::from(i.imm)).unwrap_or(usize::MAX)
 }
 
 fn starts(insns: &[Insn], second: &BTreeSet<usize>) -> Result<BTreeSet<usize>, Illegal> {
     let mut starts = BTreeSet::from([0]);
     for (at, insn) in insns.iter().enumerate().filter(|(at, _)| !second.contains(at)) {
-        let Some(callee) = callee(*insn, at) else { continue };
+        let Some(callee) = callee(*insn, at).or_else(|| callback(*insn, at)) else { continue };
         if callee >= insns.len() || second.contains(&callee) {
             return Err(Illegal::at(at, "calls what is no function"));
         }
@@ -169,7 +185,7 @@ fn starts(insns: &[Insn], second: &BTreeSet<usize>) -> Result<BTreeSet<usize>, I
 
 fn calls(insns: &[Insn], range: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
     // The second half of a 16-byte load has code 0 and is no call.
-    range.filter_map(|at| Some((at, callee(insns[at], at)?)))
+    range.filter_map(|at| Some((at, callee(insns[at], at).or_else(|| callback(insns[at], at))?)))
 }
 
 /// Depth first, callees before their callers.
@@ -194,7 +210,12 @@ fn visit(
     Ok(())
 }
 
-fn depth(insns: &[Insn], ranges: &BTreeMap<usize, Range<usize>>, order: &[usize]) -> Result<(), Illegal> {
+/// The deepest chain of functions.
+fn check_depth(
+    insns: &[Insn],
+    ranges: &BTreeMap<usize, Range<usize>>,
+    order: &[usize],
+) -> Result<usize, Illegal> {
     let mut depths = BTreeMap::from([(0, 1)]);
     for start in order {
         let depth = depths.get(start).copied().unwrap_or(1);
@@ -206,11 +227,11 @@ fn depth(insns: &[Insn], ranges: &BTreeMap<usize, Range<usize>>, order: &[usize]
             *known = (*known).max(depth + 1);
         }
     }
-    Ok(())
+    Ok(depths.into_values().max().unwrap_or(1))
 }
 
 fn ends_block(i: Insn) -> bool {
-    i.is_jump_class() && (!i.is_call() || i.src == 0 && i.imm == helper::TAIL_CALL)
+    i.is_jump_class() && (i.op() != CALL || i.is_call() && i.src == 0 && i.imm == helper::TAIL_CALL)
 }
 
 fn function(insns: &[Insn], second: &BTreeSet<usize>, range: Range<usize>) -> Result<Function, Illegal> {

@@ -7,12 +7,19 @@
 //! hold the context are followed through the program and into the functions that it calls.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::Illegal;
 use super::cfg::{self, Function};
 use super::emit::Emit;
-use crate::context::{POINTERS, QUEUE_MAPPING, TC_INDEX};
-use crate::insn::{ADD, ALU64, DW, FP, H, Insn, JGE, JMP, LDX, MEM, MOV, ST, STX, W};
+use crate::context::{Layout, Shape};
+use crate::insn::{ADD, ALU64, DW, FP, H, Insn, JGE, JMP, LDX, LOAD_ACQ, MEM, MOV, ST, STX, W};
+
+/// Helpers that call a function of the program.
+const FOR_EACH_MAP_ELEM: i32 = 164;
+const TIMER_SET_CALLBACK: i32 = 170;
+const LOOP: i32 = 181;
+const USER_RINGBUF_DRAIN: i32 = 209;
 
 /// A conversion of one access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,8 +58,10 @@ impl Access {
 enum Held {
     Other,
     Context,
-    /// The frame pointer plus a constant.
-    Frame(i32),
+    /// A frame pointer plus a constant: the function's own (0), its caller's (1) and so on.
+    Frame(u8, i32),
+    /// A function that a helper may call, by its first instruction.
+    Callback(usize),
     /// The context on one way and something else on another.
     Mixed,
 }
@@ -70,34 +79,51 @@ impl Held {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct State {
     registers: [Held; 11],
-    /// 8-byte stack slots that hold anything but `Other`.
-    stack: BTreeMap<i32, Held>,
+    /// 8-byte stack slots that hold anything but `Other`, of the function's own frame (0) and of its callers'.
+    stack: BTreeMap<(u8, i32), Held>,
 }
 
 impl State {
-    fn entry(arguments: [Held; 5]) -> Self {
+    /// The program's.
+    fn program() -> Self {
         let mut registers = [Held::Other; 11];
-        registers[1..=5].copy_from_slice(&arguments);
-        registers[usize::from(FP)] = Held::Frame(0);
+        registers[1] = Held::Context;
+        registers[usize::from(FP)] = Held::Frame(0, 0);
         Self { registers, stack: BTreeMap::new() }
+    }
+
+    /// That of a function that is given what these registers hold.
+    fn call(&self, arguments: [Option<u8>; 5]) -> Self {
+        let seen = |held| match held {
+            Held::Frame(level, at) => Held::Frame(level.saturating_add(1), at),
+            held => held,
+        };
+        let mut registers = [Held::Other; 11];
+        for (n, from) in arguments.into_iter().enumerate() {
+            registers[n + 1] = from.map_or(Held::Other, |r| seen(self.register(r)));
+        }
+        registers[usize::from(FP)] = Held::Frame(0, 0);
+        let stack =
+            self.stack.iter().map(|((level, at), held)| ((level.saturating_add(1), *at), seen(*held)));
+        Self { registers, stack: stack.collect() }
     }
 
     fn join(&mut self, other: &Self) {
         for (mine, theirs) in self.registers.iter_mut().zip(other.registers) {
             *mine = mine.join(theirs);
         }
-        let slots: Vec<i32> = self.stack.keys().chain(other.stack.keys()).copied().collect();
+        let slots: Vec<(u8, i32)> = self.stack.keys().chain(other.stack.keys()).copied().collect();
         for slot in slots {
             let held = self.slot(slot).join(other.slot(slot));
             self.set_slot(slot, held);
         }
     }
 
-    fn slot(&self, at: i32) -> Held {
+    fn slot(&self, at: (u8, i32)) -> Held {
         self.stack.get(&at).copied().unwrap_or(Held::Other)
     }
 
-    fn set_slot(&mut self, at: i32, held: Held) {
+    fn set_slot(&mut self, at: (u8, i32), held: Held) {
         match held {
             Held::Other => self.stack.remove(&at),
             held => self.stack.insert(at, held),
@@ -114,21 +140,26 @@ impl State {
 
     /// A store of `width` bytes through a register.
     fn store(&mut self, base: u8, off: i16, width: i32, value: Held) {
-        let Held::Frame(frame) = self.register(base) else { return };
+        let Held::Frame(level, frame) = self.register(base) else { return };
         let at = frame.wrapping_add(i32::from(off));
-        self.stack.retain(|slot, _| *slot + 8 <= at || *slot >= at.saturating_add(width));
+        let apart = |slot: i32| slot.saturating_add(8) <= at || slot >= at.saturating_add(width);
+        self.stack.retain(|(of, slot), _| *of != level || apart(*slot));
         if width == 8 {
-            self.set_slot(at, value);
+            self.set_slot((level, at), value);
         }
     }
 
     /// Goes on over one instruction that is not a call of a function.
-    fn step(&mut self, i: Insn) {
+    fn step(&mut self, i: Insn, at: usize) {
+        if let Some(function) = cfg::callback(i, at) {
+            self.set(i.dst, Held::Callback(function));
+            return;
+        }
         match i.class() {
             LDX => {
                 let held = match self.register(i.src) {
-                    Held::Frame(at) if i.code == LDX | MEM | DW => {
-                        self.slot(at.wrapping_add(i32::from(i.off)))
+                    Held::Frame(level, at) if i.code == LDX | MEM | DW => {
+                        self.slot((level, at.wrapping_add(i32::from(i.off))))
                     }
                     _ => Held::Other,
                 };
@@ -137,15 +168,19 @@ impl State {
             ST => self.store(i.dst, i.off, i.width(), Held::Other),
             STX if i.mode() == MEM => self.store(i.dst, i.off, i.width(), self.register(i.src)),
             STX => {
-                self.store(i.dst, i.off, i.width(), Held::Other);
-                self.set(i.src, Held::Other);
-                self.set(0, Held::Other);
+                if i.imm == LOAD_ACQ {
+                    self.set(i.dst, Held::Other);
+                } else {
+                    self.store(i.dst, i.off, i.width(), Held::Other);
+                    self.set(i.src, Held::Other);
+                    self.set(0, Held::Other);
+                }
             }
             JMP if i.is_call() => (0..=5).for_each(|r| self.set(r, Held::Other)),
             ALU64 if i.op() == MOV && i.is_reg() && i.off == 0 => self.set(i.dst, self.register(i.src)),
             ALU64 if i.op() == ADD && !i.is_reg() => {
                 let held = match self.register(i.dst) {
-                    Held::Frame(at) => Held::Frame(at.wrapping_add(i.imm)),
+                    Held::Frame(level, at) => Held::Frame(level, at.wrapping_add(i.imm)),
                     _ => Held::Other,
                 };
                 self.set(i.dst, held);
@@ -154,50 +189,70 @@ impl State {
             _ => {}
         }
         // r10 is never written; an atomic operation may name it as its source.
-        self.set(FP, Held::Frame(0));
+        self.set(FP, Held::Frame(0, 0));
     }
 }
 
 /// All accesses to convert, by instruction. Functions come callers first.
-pub(crate) fn accesses(insns: &[Insn], functions: &[Function]) -> Result<BTreeMap<usize, Access>, Illegal> {
-    let mut entries: BTreeMap<usize, [Held; 5]> = BTreeMap::new();
-    let mut entry = [Held::Other; 5];
-    entry[0] = Held::Context;
-    entries.insert(0, entry);
+pub(crate) fn accesses(
+    insns: &[Insn],
+    functions: &[Function],
+    layout: &Layout,
+) -> Result<BTreeMap<usize, Access>, Illegal> {
+    let mut entries = BTreeMap::from([(0, State::program())]);
     let mut found = BTreeMap::new();
     for function in functions {
-        let arguments = entries.get(&function.start).copied().unwrap_or([Held::Other; 5]);
-        for (block, state) in function.blocks.iter().zip(solve(insns, function, arguments)) {
+        // A function that nobody calls is not reached.
+        let Some(entry) = entries.get(&function.start).cloned() else { continue };
+        for (block, state) in function.blocks.iter().zip(solve(insns, function, entry)) {
             let Some(mut state) = state else { continue };
             for at in cfg::instructions(insns, block) {
-                if let Some(access) = access(insns[at], &state).map_err(|what| Illegal::At(at, what))? {
+                if let Some(access) =
+                    access(insns[at], &state, layout).map_err(|what| Illegal::At(at, what))?
+                {
                     found.insert(at, access);
                 }
-                if let Some(callee) = cfg::callee(insns[at], at) {
-                    // Another function's frame pointer is no frame pointer of the callee.
-                    let given = [1, 2, 3, 4, 5].map(|r| match state.register(r) {
-                        Held::Frame(_) => Held::Other,
-                        held => held,
-                    });
-                    let known = entries.entry(callee).or_insert(given);
-                    *known = std::array::from_fn(|i| known[i].join(given[i]));
+                if let Some((callee, given)) = called(insns[at], at, &state) {
+                    match entries.entry(callee) {
+                        Entry::Vacant(entry) => drop(entry.insert(given)),
+                        Entry::Occupied(mut entry) => entry.get_mut().join(&given),
+                    }
                 }
-                state.step(insns[at]);
+                state.step(insns[at], at);
             }
         }
     }
     Ok(found)
 }
 
+/// Which function an instruction calls, itself or through a helper, and with what.
+fn called(i: Insn, at: usize, state: &State) -> Option<(usize, State)> {
+    if let Some(callee) = cfg::callee(i, at) {
+        return Some((callee, state.call([Some(1), Some(2), Some(3), Some(4), Some(5)])));
+    }
+    let (callback, given) = match i.imm {
+        _ if !i.is_call() || i.src != 0 => return None,
+        FOR_EACH_MAP_ELEM => (2, [Some(1), None, None, Some(3), None]),
+        LOOP => (2, [None, Some(3), None, None, None]),
+        TIMER_SET_CALLBACK => (2, [None; 5]),
+        USER_RINGBUF_DRAIN => (2, [None, Some(3), None, None, None]),
+        _ => return None,
+    };
+    match state.register(callback) {
+        Held::Callback(function) => Some((function, state.call(given))),
+        _ => None,
+    }
+}
+
 /// The state at the start of each block that can be reached.
-fn solve(insns: &[Insn], function: &Function, arguments: [Held; 5]) -> Vec<Option<State>> {
+fn solve(insns: &[Insn], function: &Function, entry: State) -> Vec<Option<State>> {
     let mut states: Vec<Option<State>> = vec![None; function.blocks.len()];
-    states[0] = Some(State::entry(arguments));
+    states[0] = Some(entry);
     let mut work = vec![0];
     while let Some(number) = work.pop() {
         let block = &function.blocks[number];
         let mut state = states[number].clone().expect("a block in the work list has a state");
-        cfg::instructions(insns, block).for_each(|at| state.step(insns[at]));
+        cfg::instructions(insns, block).for_each(|at| state.step(insns[at], at));
         for next in &block.next {
             let joined = match &states[*next] {
                 None => state.clone(),
@@ -217,7 +272,7 @@ fn solve(insns: &[Insn], function: &Function, arguments: [Held; 5]) -> Vec<Optio
 }
 
 /// How an instruction's access is converted, if it is one to the context that has to be.
-fn access(i: Insn, state: &State) -> Result<Option<Access>, String> {
+fn access(i: Insn, state: &State, layout: &Layout) -> Result<Option<Access>, String> {
     let (base, is_load) = match i.class() {
         LDX => (i.src, true),
         ST | STX => (i.dst, false),
@@ -227,18 +282,16 @@ fn access(i: Insn, state: &State) -> Result<Option<Access>, String> {
     if !matches!(held, Held::Context | Held::Mixed) {
         return Ok(None);
     }
-    let (off, width) = (i32::from(i.off), i.width());
-    let touches = |field: i32, size: i32| off < field + size && field < off + width;
-    let pointer = POINTERS.iter().find(|(field, _)| touches(i32::from(*field), 4));
-    let access = match (pointer, is_load) {
-        (Some((field, at)), true) if *field == i.off && i.size() == W && i.mode() == MEM => {
-            Access::Pointer(*at)
+    let Some(field) = layout.touched(i32::from(i.off), i.width()) else { return Ok(None) };
+    let access = match (field.shape, is_load) {
+        (Shape::Pointer(at), true) if field.offset == i.off && i.size() == W && i.mode() == MEM => {
+            Access::Pointer(at)
         }
-        (Some(_), _) => {
-            return Err("data, data_end and data_meta are read as 32 bits and never written".into());
+        (Shape::Pointer(_), _) => {
+            return Err(format!("{} is read as 32 bits and never written", field.name));
         }
-        (None, false) if touches(TC_INDEX, 4) && i.size() == W => Access::Narrow,
-        (None, false) if touches(QUEUE_MAPPING, 4) && i.size() == W => Access::QueueMapping,
+        (Shape::Narrow, false) if i.size() == W => Access::Narrow,
+        (Shape::QueueMapping, false) if i.size() == W => Access::QueueMapping,
         _ => return Ok(None),
     };
     match held {

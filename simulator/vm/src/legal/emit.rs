@@ -12,8 +12,6 @@ pub(crate) enum Label {
     Original(usize),
     /// A place that a rewrite made.
     Local(usize),
-    /// Where a function ends when the run has to end.
-    Stop,
 }
 
 enum Item {
@@ -90,7 +88,8 @@ impl Emit {
         self.origin = at as u32;
     }
 
-    pub(crate) fn resolve(self) -> Row {
+    /// The row, or the origin of a jump that does not reach its target: both engines have 16 bits for it.
+    pub(crate) fn resolve(self) -> Result<Row, usize> {
         let (mut code, mut fixups, mut origin) = (Vec::new(), Vec::new(), Vec::new());
         for (item, from, function) in self.items {
             let here = code.len();
@@ -98,8 +97,8 @@ impl Emit {
                 Item::Plain(insn) => code.push(insn),
                 Item::Jump(insn, label) => {
                     let to = self.labels.get(&(function, label)).expect("every label is bound");
-                    // Rows in which this does not fit are refused by their length.
-                    code.push(Insn { off: (*to as i64 - here as i64 - 1) as i16, ..insn });
+                    let by = *to as i64 - here as i64 - 1;
+                    code.push(Insn { off: i16::try_from(by).map_err(|_| from as usize)?, ..insn });
                 }
                 Item::Call(number) => {
                     let to = self.starts.get(&number).expect("every function is emitted");
@@ -121,7 +120,7 @@ impl Emit {
             }
             origin.resize(code.len(), from);
         }
-        (code, fixups, origin)
+        Ok((code, fixups, origin))
     }
 }
 

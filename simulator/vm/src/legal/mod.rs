@@ -1,40 +1,59 @@
 //! The legaliser: makes of a linked program one that rbpf executes exactly as RFC 9669 and the kernel do.
 //!
-//! [`cfg`] finds functions and blocks and refuses what no engine could run, [`context`] finds the accesses to
-//! `struct __sk_buff` that must be converted, [`rewrite`] has one small rewrite for each instruction that rbpf gets
-//! wrong or does not have, and [`emit`] puts the result in a row. Nothing here depends on an address: maps and data
-//! sections stay symbolic until a load fills them in.
+//! [`cfg`] finds functions and blocks and refuses what no engine could run: what it lets through is [`Sound`], and the
+//! engine `checked` takes it from there. For rbpf, [`context`] finds the accesses to `struct __sk_buff` that must be
+//! converted, [`rewrite`] has one small rewrite for each instruction that rbpf gets wrong or does not have, and [`emit`]
+//! puts the result in a row. Nothing here depends on an address: maps and data sections stay symbolic until a load
+//! fills them in.
 
-mod cfg;
-mod context;
+pub(crate) mod cfg;
+pub(crate) mod context;
 mod emit;
 mod liveness;
 mod rewrite;
+mod translate;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
 use cfg::Function;
 pub(crate) use emit::load64;
-use emit::{Emit, Label};
 
-use crate::insn::{ADD, FP, Insn, JEQ, JMP, LD_IMM64, MOV, PSEUDO_MAP_FD, PSEUDO_MAP_VALUE};
+use crate::engine::checked;
+use crate::insn::{
+    Insn, LD_IMM64, PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, PSEUDO_MAP_VALUE,
+};
 use crate::object::Linked;
-use crate::{Error, ProgramKind, helper};
+use crate::{Error, ProgramKind};
 
 /// Every function has a frame of this size, the kernel's limit, so that no analysis can get it wrong.
 pub(crate) const FRAME: i16 = 512;
 /// Below the frame, for what a rewrite must put somewhere.
-pub(crate) const SPILL: i16 = 64;
+pub(crate) const SPILL: i16 = 96;
 /// The deepest chain of functions (`MAX_CALL_FRAMES`).
 pub(crate) const FRAMES_MAX: usize = 8;
 /// Bytes of stack that a program needs at the most.
 pub(crate) const STACK: usize = FRAMES_MAX * (FRAME + SPILL) as usize;
-/// rbpf computes a taken jump's target in 16 bits.
-const LENGTH_MAX: usize = i16::MAX as usize;
 
-/// The slot of the frame's spill area that keeps r0 over the instruction counter.
-pub(crate) const SPILL_R0: i16 = -FRAME - 8;
+/// Slots of the spill area. The first keeps r0 over the instruction counter; 1 to 4 and 8 to 10 are the rewrites'.
+pub(crate) const R0: i16 = 0;
+/// How many instructions are left.
+pub(crate) const FUEL: i16 = 5;
+/// How often `may_goto` may still be passed.
+pub(crate) const LOOPS: i16 = 6;
+/// Of `may_goto`, and at the entry the function that is to be called, or 0.
+pub(crate) const TEMPORARY: i16 = 7;
+
+/// Where a slot of the spill area stands, from the frame pointer. At the entry slots 0 to 4 hold r1 to r5.
+pub(crate) const fn spill(slot: i16) -> i16 {
+    -FRAME - 8 * (slot + 1)
+}
+
+/// `BPF_MAX_LOOPS`: how often a function may pass a `may_goto`.
+pub(crate) const MAY_GOTO_MAX: i32 = 8 * 1024 * 1024;
 
 /// What a 16-byte load stands for until the program is loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,18 +64,60 @@ pub(crate) enum Value {
     Map(usize),
     /// A place in a data section.
     Data { section: usize, offset: usize },
+    /// A function that a helper is to call, by its first instruction.
+    Callback(usize),
+    /// The place where legal code leaves its frame pointer for a helper that calls back.
+    FrameCell,
+}
+
+/// A program of sound structure: every instruction is one of the kernel's, every jump stays in its function, and no
+/// function is called without end. Whether its memory accesses are in bounds is for an engine or a kernel to say.
+#[derive(Debug)]
+pub(crate) struct Sound {
+    pub(crate) name: String,
+    pub(crate) kind: ProgramKind,
+    pub(crate) insns: Vec<Insn>,
+    /// Callers before the functions that they call; the program itself is the first.
+    pub(crate) functions: Vec<Function>,
+    /// How many frames it needs at the most.
+    pub(crate) depth: usize,
+    /// What its 16-byte loads stand for, by instruction.
+    pub(crate) values: BTreeMap<usize, Value>,
+    legal: OnceLock<Result<Arc<Legal>, Error>>,
+    decoded: OnceLock<Arc<checked::Code>>,
 }
 
 /// A legal program.
 #[derive(Clone, Debug)]
 pub(crate) struct Legal {
-    pub(crate) name: String,
-    pub(crate) kind: ProgramKind,
     pub(crate) code: Vec<Insn>,
     /// 16-byte loads to fill in, by position in `code`.
     pub(crate) fixups: Vec<(usize, Value)>,
     /// For each position in `code`, the instruction of the object that it came from.
     pub(crate) origin: Vec<u32>,
+}
+
+impl Sound {
+    /// The program as rbpf's engines run it; worked out at the first use.
+    pub(crate) fn legal(&self) -> Result<&Arc<Legal>, Error> {
+        let translate = || translate::translate(self).map(Arc::new).map_err(|e| e.of(&self.name));
+        self.legal.get_or_init(translate).as_ref().map_err(Clone::clone)
+    }
+
+    /// The program as `checked` runs it; worked out at the first use.
+    pub(crate) fn decoded(&self) -> &Arc<checked::Code> {
+        self.decoded.get_or_init(|| Arc::new(checked::Code::new(self)))
+    }
+
+    /// Whether a helper may be given one of its functions to call.
+    pub(crate) fn has_callbacks(&self) -> bool {
+        self.values.values().any(|v| matches!(v, Value::Callback(_)))
+    }
+
+    /// Whether the kernel lets it run longer than its verifier follows it.
+    pub(crate) fn may_loop(&self) -> bool {
+        self.has_callbacks() || self.insns.iter().any(|i| i.is_may_goto())
+    }
 }
 
 /// What is wrong with an instruction.
@@ -82,134 +143,58 @@ impl Illegal {
     }
 }
 
-/// Makes a program legal. `maps` and `sections` are what its 16-byte loads may refer to.
-pub(crate) fn legalise(
-    name: &str,
-    linked: &Linked,
-    maps: usize,
-    sections: &[Vec<u8>],
-) -> Result<Legal, Error> {
+/// Checks a program's structure. `maps` and `sections` are what its 16-byte loads may refer to.
+pub(crate) fn sound(name: &str, linked: &Linked, maps: usize, sections: &[Vec<u8>]) -> Result<Sound, Error> {
     let Some(kind) = linked.kind else {
         let what =
             format!("programs of section kind {} are not supported here, only sched_cls", linked.section);
         return Err(Error::Program { program: name.into(), what });
     };
-    let values = |insn, next| resolve(insn, next, maps, sections);
-    let (code, fixups, origin) = translate(&linked.instructions, kind, &values).map_err(|e| e.of(name))?;
-    Ok(Legal { name: name.into(), kind, code, fixups, origin })
+    let insns = linked.instructions.clone();
+    let found = cfg::functions(&insns).and_then(|(functions, depth)| {
+        check_packet_loads(&insns, kind)?;
+        let values = values(&insns, &functions, maps, sections)?;
+        Ok((functions, values, depth))
+    });
+    let (functions, values, depth) = found.map_err(|e| e.of(name))?;
+    let (legal, decoded) = (OnceLock::new(), OnceLock::new());
+    Ok(Sound { name: name.into(), kind, insns, functions, depth, values, legal, decoded })
 }
 
-type Resolve<'a> = &'a dyn Fn(Insn, Insn) -> Result<Value, String>;
-
-fn translate(insns: &[Insn], kind: ProgramKind, values: Resolve<'_>) -> Result<emit::Row, Illegal> {
-    let functions = cfg::functions(insns)?;
-    let accesses = match kind {
-        ProgramKind::SchedClassifier => context::accesses(insns, &functions)?,
-        ProgramKind::Memory => Default::default(),
-    };
-    let mut out = Emit::default();
-    enter(&mut out, kind);
-    for (number, function) in functions.iter().enumerate() {
-        out.begin_function(number, function.start);
-        let r0_live = liveness::r0_at_blocks(insns, function);
-        for (block, r0_live) in function.blocks.iter().zip(r0_live) {
-            out.origin(block.start);
-            out.bind(Label::Original(block.start));
-            count(&mut out, cfg::length(insns, block), r0_live);
-            for at in cfg::instructions(insns, block) {
-                out.origin(at);
-                if let Some(access) = accesses.get(&at) {
-                    access.emit(insns[at], &mut out);
-                } else {
-                    instruction(insns, at, &functions, values, &mut out)?;
-                }
-            }
-        }
-        out.bind(Label::Stop);
-        out.push(Insn::alu64_imm(MOV, 0, 0));
-        out.push(Insn::exit());
-    }
-    let row = out.resolve();
-    if row.0.len() > LENGTH_MAX {
-        let what = format!("{} instructions when made legal; this engine runs {LENGTH_MAX}", row.0.len());
-        return Err(Illegal::Whole(what));
-    }
-    Ok(row)
-}
-
-/// Before the first instruction: the frame pointer and the arguments, which differ from run to run.
-fn enter(out: &mut Emit, kind: ProgramKind) {
-    for (register, internal) in
-        [(FP, helper::ENTER_STACK), (2, helper::ENTER_LENGTH), (1, helper::ENTER_ARGUMENT)]
-    {
-        if register != 2 || kind == ProgramKind::Memory {
-            out.push(Insn::call(internal));
-            out.push(Insn::alu64(MOV, register, 0));
-        }
-    }
-    out.push(Insn::alu64_imm(MOV, 0, 0));
-}
-
-/// Counts a block's instructions and stops when the run has to end. Keeps r0 if somebody still reads it.
-fn count(out: &mut Emit, instructions: usize, r0_live: bool) {
-    if r0_live {
-        out.push(Insn::store(crate::insn::DW, FP, SPILL_R0, 0));
-    }
-    let mut left = instructions;
-    while left > 0 {
-        let step = left.min(helper::COUNT_MAX);
-        out.push(Insn::call(helper::COUNT + step as i32));
-        left -= step;
-    }
-    out.jump(Insn::new(JMP | JEQ, 0, 0, 0, 0), Label::Stop);
-    if r0_live {
-        out.push(Insn::load(crate::insn::DW, 0, FP, SPILL_R0));
+/// `may_access_skb`: only programs on packets have `LD_ABS` and `LD_IND`.
+fn check_packet_loads(insns: &[Insn], kind: ProgramKind) -> Result<(), Illegal> {
+    let at = insns.iter().position(|i| i.is_packet_load());
+    match at {
+        Some(at) if !kind.has_skb() => Err(Illegal::at(at, "LD_ABS and LD_IND are for programs on packets")),
+        _ => Ok(()),
     }
 }
 
-fn instruction(
+fn values(
     insns: &[Insn],
-    at: usize,
     functions: &[Function],
-    values: Resolve<'_>,
-    out: &mut Emit,
-) -> Result<(), Illegal> {
-    let insn = insns[at];
-    if insn.code == LD_IMM64 {
-        let value = values(insn, insns[at + 1]).map_err(|what| Illegal::At(at, what))?;
-        out.load64(insn.dst, value);
-        return Ok(());
+    maps: usize,
+    sections: &[Vec<u8>],
+) -> Result<BTreeMap<usize, Value>, Illegal> {
+    let mut values = BTreeMap::new();
+    for block in functions.iter().flat_map(|f| &f.blocks) {
+        for at in cfg::instructions(insns, block).filter(|at| insns[*at].code == LD_IMM64) {
+            let value = resolve(insns, at, maps, sections).map_err(|what| Illegal::At(at, what))?;
+            values.insert(at, value);
+        }
     }
-    if let Some(target) = cfg::callee(insn, at) {
-        let number = functions.iter().position(|f| f.start == target).expect("cfg found every callee");
-        out.push(Insn::alu64_imm(ADD, FP, -i32::from(FRAME + SPILL)));
-        out.call(number);
-        out.push(Insn::alu64_imm(ADD, FP, i32::from(FRAME + SPILL)));
-        return Ok(());
-    }
-    if insn.is_call() && !helper::exists(insn.imm) {
-        return Err(Illegal::Helper(at, insn.imm));
-    }
-    if insn.is_call() && insn.imm == helper::TAIL_CALL {
-        let missed = out.local();
-        out.push(insn);
-        out.jump(Insn::new(JMP | JEQ, 0, 0, 0, 0), missed);
-        out.push(Insn::call(helper::TAIL_RESULT));
-        out.push(Insn::exit());
-        out.bind(missed);
-        return Ok(());
-    }
-    rewrite::rewrite(insn, cfg::target(insn, at).map(Label::Original), out);
-    Ok(())
+    Ok(values)
 }
 
 /// What a 16-byte load's source and constant mean.
-fn resolve(insn: Insn, next: Insn, maps: usize, sections: &[Vec<u8>]) -> Result<Value, String> {
+fn resolve(insns: &[Insn], at: usize, maps: usize, sections: &[Vec<u8>]) -> Result<Value, String> {
+    let (insn, next) = (insns[at], insns[at + 1]);
     let index = usize::try_from(insn.imm).unwrap_or(usize::MAX);
     match insn.src {
         0 => Ok(Value::Constant(u64::from(insn.imm as u32) | u64::from(next.imm as u32) << 32)),
-        PSEUDO_MAP_FD if index < maps => Ok(Value::Map(index)),
-        PSEUDO_MAP_VALUE => {
+        PSEUDO_MAP_FD | PSEUDO_MAP_IDX if index < maps => Ok(Value::Map(index)),
+        PSEUDO_MAP_FD | PSEUDO_MAP_IDX => Err(format!("map {index} of {maps}")),
+        PSEUDO_MAP_VALUE | PSEUDO_MAP_IDX_VALUE => {
             let offset = usize::try_from(next.imm).unwrap_or(usize::MAX);
             let len = sections.get(index).map_or(0, Vec::len);
             if offset < len {
@@ -218,8 +203,8 @@ fn resolve(insn: Insn, next: Insn, maps: usize, sections: &[Vec<u8>]) -> Result<
                 Err("a place outside of its data section".into())
             }
         }
-        PSEUDO_MAP_FD => Err(format!("map {index} of {maps}")),
-        4 => Err("callbacks are not supported here".into()),
+        PSEUDO_FUNC => Ok(Value::Callback(cfg::callback(insn, at).expect("its source says so"))),
+        3 => Err("a kernel variable (ksym) is not supported here".into()),
         other => Err(format!("a 16-byte load with source {other} is not supported here")),
     }
 }

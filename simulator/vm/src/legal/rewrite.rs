@@ -3,17 +3,14 @@
 //! A rewrite leaves all registers but its destination as they were. What it needs on the way it keeps in the spill
 //! area below the function's frame; slot 0 there is the instruction counter's.
 
-use super::FRAME;
 use super::emit::{Emit, Label};
+use super::{LOOPS, TEMPORARY, spill};
 use crate::helper;
 use crate::insn::{
-    ADD, ALU, ALU64, AND, ARSH, ATOMIC, CMPXCHG, DIV, DW, END, FETCH, FP, Insn, JA, JEQ, JGE, JGT, JLE, JLT,
-    JMP, JMP32, JNE, LDX, LSH, MEMSX, MOD, MOV, NEG, STX, W, X, XCHG, XOR,
+    ADD, ALU, ALU64, AND, ARSH, ATOMIC, CMPXCHG, DIV, DW, END, FETCH, FP, IND, Insn, JA, JEQ, JGE, JGT, JLE,
+    JLT, JMP, JMP32, JNE, JSGE, LD, LDX, LOAD_ACQ, LSH, MEMSX, MOD, MOV, NEG, STORE_REL, STX, W, X, XCHG,
+    XOR,
 };
-
-const fn spill(slot: i16) -> i16 {
-    -FRAME - 8 * (slot + 1)
-}
 
 /// Emits what does in rbpf what `insn` does in the kernel. `target` is where it jumps, if it is a jump.
 pub(crate) fn rewrite(insn: Insn, target: Option<Label>, out: &mut Emit) {
@@ -22,6 +19,7 @@ pub(crate) fn rewrite(insn: Insn, target: Option<Label>, out: &mut Emit) {
         (JMP, JEQ | JNE | JGT | JGE | JLT | JLE) if !insn.is_reg() && insn.imm < 0 => {
             negative_jump(insn, target.expect("a jump has a target"), out);
         }
+        (JMP, _) if insn.is_may_goto() => may_goto(target.expect("a jump has a target"), out),
         (JMP | JMP32, _) => match target {
             Some(target) => out.jump(insn, target),
             None => out.push(insn),
@@ -35,7 +33,14 @@ pub(crate) fn rewrite(insn: Insn, target: Option<Label>, out: &mut Emit) {
             out.push(Insn::alu32_imm(AND, insn.dst, -1));
         }
         (LDX, _) if insn.mode() == MEMSX => load_signed(insn, out),
+        (STX, _) if insn.mode() == ATOMIC && insn.imm == LOAD_ACQ => {
+            out.push(Insn::load(insn.size(), insn.dst, insn.src, insn.off));
+        }
+        (STX, _) if insn.mode() == ATOMIC && insn.imm == STORE_REL => {
+            out.push(Insn::store(insn.size(), insn.dst, insn.off, insn.src));
+        }
         (STX, _) if insn.mode() == ATOMIC => atomic(insn, out),
+        (LD, _) if insn.is_packet_load() => packet_load(insn, out),
         _ => out.push(insn),
     }
 }
@@ -100,7 +105,7 @@ fn load_signed(insn: Insn, out: &mut Emit) {
     extend_sign(insn.dst, 64 - 8 * insn.width(), out);
 }
 
-/// Out of line, as a call that receives both operands and leaves r0 to r5 as they were.
+/// Out of line, as a call that receives both operands. A JIT's call leaves nothing of r0 to r5.
 fn signed_division(insn: Insn, out: &mut Emit) {
     let internal = match (insn.class(), insn.op()) {
         (ALU64, DIV) => helper::SDIV64,
@@ -108,7 +113,8 @@ fn signed_division(insn: Insn, out: &mut Emit) {
         (_, DIV) => helper::SDIV32,
         _ => helper::SMOD32,
     };
-    for (slot, register) in [(1, 0), (2, 1), (3, 2), (4, insn.dst)] {
+    let kept = [(1, 0), (2, 1), (3, 2), (8, 3), (9, 4), (10, 5), (4, insn.dst)];
+    for (slot, register) in kept {
         out.push(Insn::store(DW, FP, spill(slot), register));
     }
     if insn.is_reg() {
@@ -119,9 +125,42 @@ fn signed_division(insn: Insn, out: &mut Emit) {
     out.push(Insn::load(DW, 1, FP, spill(4)));
     out.push(Insn::call(internal));
     out.push(Insn::store(DW, FP, spill(4), 0));
-    for (slot, register) in [(1, 0), (2, 1), (3, 2), (4, insn.dst)] {
+    for (slot, register) in kept {
         out.push(Insn::load(DW, register, FP, spill(slot)));
     }
+}
+
+/// Goes on until the function has passed here `MAY_GOTO_MAX` times; then jumps.
+fn may_goto(target: Label, out: &mut Emit) {
+    let (over, done) = (out.local(), out.local());
+    out.push(Insn::store(DW, FP, spill(TEMPORARY), 0));
+    out.push(Insn::load(DW, 0, FP, spill(LOOPS)));
+    out.jump(Insn::new(JMP | JEQ, 0, 0, 0, 0), over);
+    out.push(Insn::alu64_imm(ADD, 0, -1));
+    out.push(Insn::store(DW, FP, spill(LOOPS), 0));
+    out.push(Insn::load(DW, 0, FP, spill(TEMPORARY)));
+    out.go(done);
+    out.bind(over);
+    out.push(Insn::load(DW, 0, FP, spill(TEMPORARY)));
+    out.go(target);
+    out.bind(done);
+}
+
+/// As `bpf_gen_ld_abs` does it: a helper, and the function's end with 0 where the packet is too short.
+fn packet_load(insn: Insn, out: &mut Emit) {
+    let done = out.local();
+    if insn.mode() == IND {
+        out.push(Insn::alu64(MOV, 2, insn.src));
+        out.push(Insn::alu64_imm(ADD, 2, insn.imm));
+    } else {
+        out.push(Insn::alu64_imm(MOV, 2, insn.imm));
+    }
+    out.push(Insn::alu64(MOV, 1, 6));
+    out.push(Insn::call(helper::PACKET_LOAD + insn.width()));
+    out.jump(Insn::new(JMP | JSGE, 0, 0, 0, 0), done);
+    out.push(Insn::alu64_imm(MOV, 0, 0));
+    out.push(Insn::exit());
+    out.bind(done);
 }
 
 /// One thread: load, operate, store. A register that takes no part holds the old value meanwhile.
@@ -169,8 +208,9 @@ mod tests {
 
     #[test]
     fn spill_slots_lie_below_the_frame_and_within_its_area() {
-        assert_eq!(spill(0), super::super::SPILL_R0);
-        assert!(spill(4) >= -FRAME - super::super::SPILL);
+        use super::super::{FRAME, SPILL};
+        assert_eq!(spill(0), -FRAME - 8);
+        assert!(spill(10).min(spill(LOOPS.max(TEMPORARY))) >= -FRAME - SPILL);
     }
 
     #[test]
@@ -185,6 +225,6 @@ mod tests {
         ];
         insns.iter().for_each(|i| rewrite(*i, None, &mut out));
         out.load64(1, Value::Constant(5));
-        assert_eq!(out.resolve().0[..5], insns);
+        assert_eq!(out.resolve().unwrap().0[..5], insns);
     }
 }

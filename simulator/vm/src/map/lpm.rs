@@ -1,120 +1,133 @@
-//! Longest-prefix match. A key is a prefix length in host byte order and then the bits that it counts, most
-//! significant first.
+//! Longest-prefix match (`kernel/bpf/lpm_trie.c`). A key is a prefix length in host byte order and then the bits that
+//! it counts, most significant first.
 
-use std::collections::BTreeMap;
-
+use super::table::{Table, hash};
 use super::{Layout, Values, check_mode};
 use crate::Errno;
 use crate::arena::Arena;
 
-struct Entry {
-    /// As it was last written: the bits behind the prefix are kept and mean nothing.
-    key: Vec<u8>,
-    values: Values,
-}
+/// `LPM_DATA_SIZE_MAX` and the prefix length before it.
+const KEY_MAX: usize = 4 + 256;
 
 pub(super) struct Lpm {
-    /// By prefix length, then by the bits that count.
-    prefixes: BTreeMap<u32, BTreeMap<Vec<u8>, Entry>>,
+    /// By prefix length and the bits that count, the others zero.
+    table: Table,
+    /// By element: the key as it was last written. The bits behind the prefix are kept and mean nothing.
+    written: Vec<Vec<u8>>,
+    /// The prefix lengths that there are, the longest first, and how many entries of each.
+    lengths: Vec<(u32, u32)>,
     bits: u32,
     max: u32,
-    len: u32,
 }
 
-fn split(key: &[u8]) -> (u32, &[u8]) {
-    let (prefix, data) = key.split_at(4);
-    (u32::from_le_bytes(prefix.try_into().expect("split at 4")), data)
+fn prefix(key: &[u8]) -> u32 {
+    u32::from_le_bytes(key[..4].try_into().expect("a key begins with its prefix length"))
 }
 
-fn masked(data: &[u8], prefix: u32) -> Vec<u8> {
-    let whole = (prefix / 8) as usize;
-    let mut out = vec![0; data.len()];
-    out[..whole].copy_from_slice(&data[..whole]);
+/// The key with this prefix length, in a buffer.
+fn masked<'a>(key: &[u8], prefix: u32, buffer: &'a mut [u8; KEY_MAX]) -> &'a [u8] {
+    let (out, whole) = (&mut buffer[..key.len()], 4 + (prefix / 8) as usize);
+    out[..4].copy_from_slice(&prefix.to_le_bytes());
+    out[4..whole].copy_from_slice(&key[4..whole]);
+    out[whole..].fill(0);
     if !prefix.is_multiple_of(8) {
-        out[whole] = data[whole] & !(0xff >> (prefix % 8));
+        out[whole] = key[whole] & !(0xff >> (prefix % 8));
     }
     out
 }
 
 impl Lpm {
-    pub(super) fn new(key_size: usize, max: u32) -> Self {
-        Self { prefixes: BTreeMap::new(), bits: (key_size as u32 - 4) * 8, max, len: 0 }
+    pub(super) fn new(key_size: usize, layout: Layout, max: u32) -> Self {
+        let table = Table::new(key_size, layout);
+        Self { table, written: Vec::new(), lengths: Vec::new(), bits: (key_size as u32 - 4) * 8, max }
     }
 
-    pub(super) fn free(self, layout: Layout, arena: &mut Arena) {
-        for entry in self.prefixes.values().flat_map(BTreeMap::values) {
-            arena.free(entry.values.at, layout.total());
-        }
+    pub(super) fn free(self, arena: &mut Arena) {
+        self.table.release(arena);
     }
 
-    pub(super) fn exact(&self, key: &[u8]) -> Option<Values> {
-        let (prefix, data) = split(key);
-        if prefix > self.bits {
-            return None;
-        }
-        self.prefixes.get(&prefix)?.get(&masked(data, prefix)).map(|e| e.values)
+    pub(super) fn len(&self) -> u32 {
+        self.table.len()
+    }
+
+    fn node(&self, key: &[u8], prefix: u32, arena: &Arena) -> Option<u32> {
+        let mut buffer = [0; KEY_MAX];
+        let key = masked(key, prefix, &mut buffer);
+        self.table.find(key, hash(key), arena)
+    }
+
+    pub(super) fn exact(&self, key: &[u8], arena: &Arena) -> Option<Values> {
+        let prefix = prefix(key);
+        let node = if prefix > self.bits { None } else { self.node(key, prefix, arena) };
+        node.map(|n| self.table.values(n))
     }
 
     /// The entry with the longest prefix, of at most the key's own, that the key matches.
-    pub(super) fn longest(&self, key: &[u8]) -> Option<Values> {
-        let (prefix, data) = split(key);
-        if prefix > self.bits {
+    pub(super) fn longest(&self, key: &[u8], arena: &Arena) -> Option<Values> {
+        let own = prefix(key);
+        if own > self.bits {
             return None;
         }
-        let mut shorter = self.prefixes.range(..=prefix).rev();
-        shorter.find_map(|(prefix, entries)| entries.get(&masked(data, *prefix))).map(|e| e.values)
+        let mut shorter = self.lengths.iter().filter(|(prefix, _)| *prefix <= own);
+        shorter.find_map(|(prefix, _)| self.node(key, *prefix, arena)).map(|n| self.table.values(n))
     }
 
     /// `trie_update_elem`: a new entry in a full trie is `ENOSPC`.
-    pub(super) fn slot(
-        &mut self,
-        key: &[u8],
-        flags: u64,
-        layout: Layout,
-        arena: &mut Arena,
-    ) -> Result<Values, Errno> {
-        let (prefix, data) = split(key);
+    pub(super) fn slot(&mut self, key: &[u8], flags: u64, arena: &mut Arena) -> Result<Values, Errno> {
+        let prefix = prefix(key);
         if flags > 2 || prefix > self.bits {
             return Err(Errno::EINVAL);
         }
-        check_mode(flags, self.exact(key).is_some())?;
-        let (full, bits) = (self.len >= self.max, masked(data, prefix));
-        let entries = self.prefixes.entry(prefix).or_default();
-        if let Some(entry) = entries.get_mut(&bits) {
-            entry.key = key.to_vec();
-            return Ok(entry.values);
+        let old = self.node(key, prefix, arena);
+        check_mode(flags, old.is_some())?;
+        if let Some(node) = old {
+            self.written[node as usize].copy_from_slice(key);
+            return Ok(self.table.values(node));
         }
-        let at = if full { Err(Errno::ENOSPC) } else { arena.alloc(layout.total()).ok_or(Errno::ENOMEM) };
-        let values = match at {
-            Ok(at) => Values { at },
-            Err(errno) => {
-                self.prefixes.retain(|_, entries| !entries.is_empty());
-                return Err(errno);
-            }
-        };
-        entries.insert(bits, Entry { key: key.to_vec(), values });
-        self.len += 1;
-        Ok(values)
+        if self.table.len() >= self.max {
+            return Err(Errno::ENOSPC);
+        }
+        let node = self.table.take(arena).ok_or(Errno::ENOMEM)?;
+        let mut buffer = [0; KEY_MAX];
+        let masked = masked(key, prefix, &mut buffer);
+        self.table.link(node, masked, hash(masked), arena);
+        match self.written.get_mut(node as usize) {
+            Some(written) => written.copy_from_slice(key),
+            None => self.written.push(key.to_vec()),
+        }
+        match self.lengths.binary_search_by(|(length, _)| prefix.cmp(length)) {
+            Ok(at) => self.lengths[at].1 += 1,
+            Err(at) => self.lengths.insert(at, (prefix, 1)),
+        }
+        Ok(self.table.values(node))
     }
 
-    pub(super) fn delete(&mut self, key: &[u8], layout: Layout, arena: &mut Arena) -> Result<(), Errno> {
-        let (prefix, data) = split(key);
+    pub(super) fn delete(&mut self, key: &[u8], arena: &Arena) -> Result<Values, Errno> {
+        let prefix = prefix(key);
         if prefix > self.bits {
             return Err(Errno::EINVAL);
         }
-        let entries = self.prefixes.get_mut(&prefix).ok_or(Errno::ENOENT)?;
-        let entry = entries.remove(&masked(data, prefix)).ok_or(Errno::ENOENT)?;
-        if entries.is_empty() {
-            self.prefixes.remove(&prefix);
+        let node = self.node(key, prefix, arena).ok_or(Errno::ENOENT)?;
+        self.table.unlink(node);
+        self.table.give(node, arena);
+        let at = self.lengths.iter().position(|(length, _)| *length == prefix);
+        let at = at.expect("the length of an entry is counted");
+        self.lengths[at].1 -= 1;
+        if self.lengths[at].1 == 0 {
+            self.lengths.remove(at);
         }
-        self.len -= 1;
-        arena.free(entry.values.at, layout.total());
-        Ok(())
+        Ok(self.table.values(node))
+    }
+
+    /// The key behind this one in some order; the first if it is not there.
+    pub(super) fn next_key(&self, key: Option<&[u8]>, arena: &Arena) -> Option<Vec<u8>> {
+        let there = key.filter(|k| prefix(k) <= self.bits).and_then(|k| self.node(k, prefix(k), arena));
+        self.table.from(there.map_or(0, |n| n + 1)).map(|n| self.written[n as usize].clone())
     }
 
     pub(super) fn places(&self) -> Vec<(Vec<u8>, Values)> {
-        let all = self.prefixes.values().flat_map(BTreeMap::values);
-        let mut places: Vec<_> = all.map(|e| (e.key.clone(), e.values)).collect();
+        let place = |n: u32| (self.written[n as usize].clone(), self.table.values(n));
+        let mut places: Vec<_> = self.table.all().map(place).collect();
         places.sort_by(|a, b| a.0.cmp(&b.0));
         places
     }

@@ -1,7 +1,10 @@
 //! Whole runs: programs written by hand, and the objects that skep ships.
 
+mod callbacks;
 mod context;
+mod faults;
 mod helpers;
+mod kinds;
 mod objects;
 mod tail_calls;
 
@@ -77,7 +80,15 @@ fn function(offset: i32) -> Insn {
 }
 
 fn def(kind: u32, key_size: u32, value_size: u32, max_entries: u32) -> MapDef {
-    MapDef { name: format!("map{kind}"), kind, key_size, value_size, max_entries, flags: 0 }
+    MapDef {
+        name: format!("map{kind}"),
+        kind,
+        key_size,
+        value_size,
+        max_entries,
+        flags: 0,
+        ..MapDef::default()
+    }
 }
 
 fn object(parts: &[&[Insn]], maps: &[MapDef]) -> Object {

@@ -1,0 +1,98 @@
+//! What happens around a helper: what it is given, what became of memory meanwhile, and what it gave back.
+
+use super::regions::{NUMBER, Regions, Tag};
+use crate::helper::{self, Function};
+use crate::scope::{self, Argument, Scope};
+use crate::{FaultKind, Region};
+
+/// Helpers behind which pointers into the packet are void, whether it moved or not (`bpf_helper_changes_pkt_data`).
+const CHANGES_PACKET: &[i32] =
+    &[9, 10, 11, 13, 18, 19, 31, 38, 39, 43, 44, 50, 54, 63, 65, 73, 74, 75, 76, 90, 91, 143];
+const RINGBUF_SUBMIT: i32 = 132;
+const RINGBUF_DISCARD: i32 = 133;
+const SK_RELEASE: i32 = 86;
+/// What a helper left behind.
+pub(super) struct After {
+    pub(super) r0: u64,
+    pub(super) tag: Tag,
+}
+
+/// Calls a helper. The regions are with the scope meanwhile.
+pub(super) fn call(
+    number: i32,
+    function: Function,
+    arguments: [u64; 5],
+    tags: [Tag; 5],
+    held: &mut Option<Box<Regions>>,
+    frame: (u64, &mut i64),
+) -> Result<After, FaultKind> {
+    let [a, b, c, d, e] = arguments;
+    let back = helper::CALLS_BACK.contains(&number);
+    let depth = held.as_ref().map_or(0, |r| r.depth());
+    if let Some(regions) = held {
+        regions.give_tags(Some(tags));
+    }
+    let (pointer, fuel) = frame;
+    scope::with(|s| {
+        s.kernel.regions = held.take();
+        if back {
+            s.set_frame_cell(pointer);
+            s.set_fuel(pointer, *fuel);
+        }
+    });
+    let r0 = function(a, b, c, d, e);
+    scope::with(|s| {
+        let mut regions = s.kernel.regions.take().expect("whoever takes the regions puts them back");
+        regions.give_tags(None);
+        regions.leave_frames(depth);
+        if back {
+            *fuel = s.fuel(pointer);
+        }
+        regions.after_helper(s.packet_bounds(), CHANGES_PACKET.contains(&number));
+        s.kernel.arena.drain_freed(|start, len| regions.end(start, len, deleted));
+        let tag = given_back(s, number, arguments, r0, &mut regions);
+        *held = Some(regions);
+        // The scope has noted the fault; what is said here is not looked at.
+        if s.failed() { Err(FaultKind::Engine) } else { Ok(After { r0, tag }) }
+    })
+}
+
+fn deleted(region: Region) -> Option<Region> {
+    match region {
+        Region::MapValue(map) => Some(Region::DeletedValue(map)),
+        _ => None,
+    }
+}
+
+/// What a helper's result points to.
+fn given_back(
+    scope: &mut Scope<'_>,
+    number: i32,
+    arguments: [u64; 5],
+    r0: u64,
+    regions: &mut Regions,
+) -> Tag {
+    if matches!(number, RINGBUF_SUBMIT | RINGBUF_DISCARD | SK_RELEASE) {
+        regions.end(arguments[0], 1, |r| (r == Region::Given).then_some(Region::GivenBack));
+    }
+    if r0 == 0 {
+        scope.made = None;
+        return NUMBER;
+    }
+    scope.made.take().map_or(NUMBER, |(len, is)| regions.make(r0, len, is))
+}
+
+/// What a function that a helper calls is given.
+pub(super) fn argument(argument: Argument, given: [Tag; 5], scope: &Scope<'_>, regions: &mut Regions) -> Tag {
+    match argument {
+        Argument::Number(_) => NUMBER,
+        Argument::Context(_) => super::regions::CONTEXT,
+        Argument::Memory(_) => super::regions::MEMORY,
+        Argument::Given(n) => given[usize::from(n) - 1],
+        Argument::MapValue { map, address } => {
+            let size = scope.kernel.maps.get(map).map_or(0, |m| m.value_size());
+            regions.make(address, size as u64, Region::MapValue(map))
+        }
+        Argument::MapKey { address, size } => regions.make(address, size as u64, Region::MapKey),
+    }
+}
