@@ -83,7 +83,15 @@ const CALL: u8 = 0x85;
 
 impl<'r> Body<'r> {
     fn new(random: &'r mut Random, free: &'static [u8]) -> Self {
-        Self { random, code: Vec::new(), jumps: Vec::new(), marks: Vec::new(), free, memory: 9, helpers: true }
+        Self {
+            random,
+            code: Vec::new(),
+            jumps: Vec::new(),
+            marks: Vec::new(),
+            free,
+            memory: 9,
+            helpers: true,
+        }
     }
 
     fn push(&mut self, code: u8, dst: u8, src: u8, off: i16, imm: i32) {
