@@ -105,7 +105,14 @@ fn grow(scope: &mut Scope<'_>, offset: usize, count: usize, flags: u64) -> Resul
             return Err(Errno::EINVAL);
         }
     }
-    if !packet.pull(offset) || !packet.insert(offset, count, &mut scope.kernel.arena) {
+    // A packet that ends before the room grows all the same: the kernel moves what lies behind it, too.
+    let arena = &mut scope.kernel.arena;
+    let done = if offset > packet.len() {
+        packet.resize(packet.len() + count, arena)
+    } else {
+        packet.pull(offset) && packet.insert(offset, count, arena)
+    };
+    if !done {
         return Err(Errno::ENOMEM);
     }
     packet.clear_meta();

@@ -85,7 +85,7 @@ fn xdp_redirects_through_a_map_or_returns_what_it_was_told() {
         (run.return_value, run.redirect.map(|r| (r.ifindex, r.kind)))
     };
     assert_eq!(run(), (2, None));
-    let map = crate::MapId(1);
+    let map = MapId(1);
     assert_eq!(run(), (4, Some((9, RedirectKind::Map { map, key: 5 }))));
 }
 
@@ -274,7 +274,7 @@ fn records_of_a_ring_buffer_are_read_in_order_and_make_room() {
         let mut kernel = with_engine(*engine);
         let object = program(ProgramKind::SchedClassifier, &[&code], &[def(map_kind::RINGBUF, 0, 0, 4096)]);
         let (id, l) = loaded(&mut kernel, &object);
-        let mut run = |k: &mut Kernel| k.run(id, &mut frame(), &mut World::default()).unwrap().return_value;
+        let run = |k: &mut Kernel| k.run(id, &mut frame(), &mut World::default()).unwrap().return_value;
         // Of 4096 bytes each record takes 16, and the last of them is never given.
         let filled = (0..300).filter(|_| run(&mut kernel) == 1).count();
         assert_eq!(filled, 255, "{engine}");
