@@ -3,6 +3,7 @@
 
 #[path = "agree/compare.rs"]
 mod compare;
+#[expect(dead_code, reason = "programs that begin with a map are for the comparison with a kernel")]
 #[path = "agree/generator.rs"]
 mod generator;
 

@@ -1,4 +1,5 @@
 //! Objects as others write them, in C: read, loaded and run. What they are is told in their sources, beside them.
+#![expect(clippy::unwrap_used, reason = "tests and what only they call")]
 
 use std::collections::BTreeMap;
 
