@@ -4,6 +4,7 @@
 //! set-up is wrong, 3 an invariant broke.
 
 mod args;
+mod clean;
 mod diagnostics;
 mod explain;
 mod run;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let status = match args.command {
         Command::Run(run) => run::run(&run),
         Command::Verify(verify) => verify::verify(&verify),
+        Command::Clean => clean::clean(),
         Command::Explain { reason } => explain::explain(reason.as_deref()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "skep", &mut std::io::stdout());

@@ -4,19 +4,27 @@
 
 use skep_agent_linux::{kernel_release, verify_running_kernel};
 use skep_live::qemu::protocol::{CheckOutcome, Line};
+use skep_live::live::LiveWorld;
 use skep_live::{kernel::Machine, outcome, rows, vm::Simulator};
 use skep_object::ObjectSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
+use skep_scenario::plan::{Plan, PlanOptions};
+use skep_scenario::report::Status;
+use skep_scenario::run::{RunOptions, Silent, run as run_plan};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 type Failure = Box<dyn std::error::Error>;
 type Group = fn(&ObjectSet, &mut Results) -> Result<(), Failure>;
 
 /// All groups by name, in the order in which they run.
-const GROUPS: [(&str, Group); 3] =
-    [("verifier", verifier), ("packet-tables", packet_tables), ("panic", panic)];
+const GROUPS: [(&str, Group); 4] = [
+    ("verifier", verifier),
+    ("packet-tables", packet_tables),
+    ("scenarios", scenarios),
+    ("panic", panic),
+];
 
 /// The groups that this run is about, one a line.
 const WANTED: &str = "/groups";
@@ -106,6 +114,34 @@ fn packet_tables(objects: &ObjectSet, results: &mut Results) -> Result<(), Failu
             }
         };
         results.check("packet-tables", row.title(), outcome)?;
+    }
+    Ok(())
+}
+
+/// Every folder below /scenarios in this kernel, each step a check, judged as `skep run --on kernel` judges it.
+fn scenarios(_: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir("/scenarios")?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+    folders.sort();
+    for folder in folders {
+        let plan = Plan::load(&folder, &PlanOptions::default())
+            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let mut world = LiveWorld::new(Some(Path::new("/objects")))?;
+        let report = run_plan(&plan, &mut world, RunOptions::default(), &mut Silent);
+        for step in &report.steps {
+            let outcome = match step.status {
+                Status::Passed => CheckOutcome::Passed,
+                Status::Skipped => CheckOutcome::NotOffered(step.skip.clone().unwrap_or_default()),
+                _ => {
+                    CheckOutcome::Failed(step.failures.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join("; "))
+                }
+            };
+            results.check("scenarios", format!("{} step {}: {}", report.name, step.number, step.title), outcome)?;
+        }
+        if !report.errors.is_empty() {
+            let why = report.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            results.check("scenarios", report.name.clone(), CheckOutcome::Failed(why))?;
+        }
     }
     Ok(())
 }
