@@ -122,7 +122,6 @@ fn config(node: &NodeInfo, objects: &ObjectSet) -> Config {
         uplink: UPLINK.to_owned(),
         uplink_mac: Mac::from_octets(uplink_mac(node.address)),
         objects: Object::ALL.iter().map(|o| (*o, objects.sha256(*o))).collect(),
-        switches: skep_agent_core::desired::Switches::default(),
     }
 }
 
