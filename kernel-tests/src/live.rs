@@ -26,7 +26,7 @@ use skep_abi::Mac;
 use skep_abi::program::Object;
 use skep_agent_core::desired::{POD_DEVICE, VXLAN_DEVICE};
 use skep_agent_core::{
-    Action, Cluster, Config, Event, NodeEntry, NodeInfo, Performed, PodInfo, PodKey, Request, Step,
+    Action, Cluster, Config, Event, NodeEntry, NodeInfo, Performed, PodInfo, PodKey, Request, Step, Switches,
 };
 use skep_agent_linux::{Error, monotonic_ns, probe, set_offloads_off};
 use skep_manifest::{Loaded, Options};
@@ -47,6 +47,8 @@ use walk::{Reader, Words};
 const QUIET: Duration = Duration::from_millis(90);
 /// How long after its end a flow's last frames are waited for.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a stack may take to give up a neighbour: three requests, a second apart.
+const NEIGHBOUR: Duration = Duration::from_millis(3500);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -116,12 +118,17 @@ fn pod_key(name: &str) -> Result<PodKey, SetupError> {
     PodKey::parse(name).ok_or_else(|| SetupError::Refused(format!("{name}: a pod is named NAMESPACE/NAME")))
 }
 
-fn config(node: &NodeInfo, objects: &ObjectSet) -> Config {
+fn config(node: &NodeInfo, network: &Network, objects: &ObjectSet) -> Config {
     Config {
         node: node.name.clone(),
         uplink: UPLINK.to_owned(),
         uplink_mac: Mac::from_octets(uplink_mac(node.address)),
         objects: Object::ALL.iter().map(|o| (*o, objects.sha256(*o))).collect(),
+        switches: Switches {
+            tunnel_port: network.tunnel_port,
+            mtu: u32::from(network.mtu),
+            endpoint_routes: network.endpoint_routes,
+        },
     }
 }
 
@@ -185,7 +192,7 @@ impl Built {
         for (index, node) in cluster.nodes().values().enumerate() {
             let netns = fabric.plug_in(node, u32::from(spec.network.mtu))?;
             drops.watch(&netns, index, None)?;
-            let (config, log) = (config(node, objects), Arc::clone(&log));
+            let (config, log) = (config(node, &spec.network, objects), Arc::clone(&log));
             members.push(Member::start(Plan { index, netns, objects: Arc::clone(objects), config, log })?);
         }
         Ok(Self {
@@ -360,7 +367,7 @@ impl Built {
         if until != Until::Time(Duration::ZERO) {
             self.carry(number, until, monotonic_ns())?;
         }
-        self.evidence(number)
+        Ok(self.evidence(number))
     }
 
     /// Lets time pass until the flow is as far as asked.
@@ -370,10 +377,14 @@ impl Built {
             Until::Quiet(quiet) => self.until_quiet(quiet, Duration::MAX),
             Until::Done | Until::Established | Until::Bytes(_) => self.flows[number].flow.wait(until),
         }
+        self.flows[number].times.push((since, u64::MAX));
         if self.flows[number].flow.outcome().ended {
             self.settle();
+            self.until_ended(number)?;
         }
-        self.flows[number].times.push((since, monotonic_ns()));
+        if let Some(time) = self.flows[number].times.last_mut() {
+            time.1 = monotonic_ns();
+        }
         let wrong = self.log.complaints();
         if wrong.is_empty() { Ok(()) } else { Err(SetupError::InvariantBroken(wrong.join("\n"))) }
     }
@@ -395,7 +406,32 @@ impl Built {
         }
     }
 
-    fn evidence(&self, number: usize) -> Result<Evidence, SetupError> {
+    /// Lets time pass until every packet of a flow has an end, at the most [`NEIGHBOUR`].
+    fn until_ended(&self, number: usize) -> Result<(), SetupError> {
+        let begun = Instant::now();
+        let own = self.own_addresses();
+        while begun.elapsed() < NEIGHBOUR {
+            let (nodes, carried) = (self.words(), &self.flows[number]);
+            if !evidence::in_flight(carried, &self.reader(&nodes), &self.log.since(carried.mark), &own) {
+                return Ok(());
+            }
+            std::thread::sleep(QUIET);
+        }
+        Ok(())
+    }
+
+    /// The addresses of nodes: what reaches them ends in their stack.
+    fn own_addresses(&self) -> Vec<IpAddr> {
+        self.cluster.nodes().values().flat_map(|n| [n.address, n.router()]).map(IpAddr::V4).collect()
+    }
+
+    fn reader<'a>(&self, nodes: &'a [Words]) -> Reader<'a> {
+        let (tunnel_port, endpoint_routes) = (self.network.tunnel_port, self.network.endpoint_routes);
+        Reader { nodes, tunnel_port, endpoint_routes, start_ns: self.start_ns }
+    }
+
+    /// What is needed to put records into words, with all records taken in.
+    fn words(&self) -> Vec<Words> {
         let mut nodes = Vec::new();
         for member in &self.members {
             let (agent, devices) = member.call(|site| {
@@ -404,11 +440,12 @@ impl Built {
             });
             nodes.push(Words { name: member.name.clone(), agent, devices, uplink: UPLINK.to_owned() });
         }
-        let reader = Reader { nodes: &nodes, tunnel_port: self.network.tunnel_port, start_ns: self.start_ns };
-        let carried = &self.flows[number];
-        let own: Vec<IpAddr> =
-            self.cluster.nodes().values().flat_map(|n| [n.address, n.router()]).map(IpAddr::V4).collect();
-        Ok(evidence::of_flow(carried, &reader, &self.log.since(carried.mark), &own))
+        nodes
+    }
+
+    fn evidence(&self, number: usize) -> Evidence {
+        let (nodes, carried) = (self.words(), &self.flows[number]);
+        evidence::of_flow(carried, &self.reader(&nodes), &self.log.since(carried.mark), &self.own_addresses())
     }
 
     fn address(&self, target: &Target) -> Result<Ipv4Addr, SetupError> {

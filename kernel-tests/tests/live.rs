@@ -60,6 +60,7 @@ mod kernel {
                 Trial::test(format!("live/{name}"), move || passes(&folder))
             })
             .collect();
+        trials.push(Trial::test("live/a-leak-is-noticed", a_leak_is_noticed));
         trials.push(Trial::test("live/nothing-is-left", nothing_is_left));
         trials.push(Trial::test("live/nothing-is-left-after-sigkill", nothing_is_left_after_sigkill));
         trials
@@ -97,7 +98,7 @@ mod kernel {
     }
 
     /// The kernel clears away behind one's back: until nothing is more than it was.
-    fn cleared(before: &Traces) -> Result<(), Failed> {
+    fn cleared(before: &Traces, limit: Duration) -> Result<(), Failed> {
         let begun = Instant::now();
         loop {
             let now = traces()?;
@@ -107,7 +108,7 @@ mod kernel {
             if clear && now.mounts == before.mounts && now.devices == before.devices {
                 return Ok(());
             }
-            if begun.elapsed() > CLEARED {
+            if begun.elapsed() > limit {
                 return Err(format!("left: links {links:?}, namespaces {namespaces:?}, {now:?}").into());
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -122,10 +123,32 @@ mod kernel {
         if as_expected { Ok(()) } else { Err(format!("{report:#?}").into()) }
     }
 
+    /// The check itself: a program that stays attached in a namespace that stays is seen.
+    fn a_leak_is_noticed() -> Result<(), Failed> {
+        use skep_agent_linux::{Netlink, Netns, NewEnd, Spec, TcxHook, TcxLink, load};
+        let before = traces()?;
+        let netns = Netns::new()?;
+        let leak = netns.within(|| -> Result<TcxLink, skep_agent_linux::Error> {
+            let mut netlink = Netlink::open()?;
+            let end = |name| NewEnd { name, mac: [2, 0, 0, 0, 0, name.len() as u8], mtu: 1500, netns: None };
+            netlink.add_veth(&end("leak"), &end("other"))?;
+            let object = skep_abi::program::Object::Overlay;
+            let loaded = load(object.name(), skep_object::bytes(object), &Spec::default())?;
+            let program = &loaded.programs["to_overlay"];
+            TcxLink::attach(program, netlink.ifindex("leak")?, TcxHook::Egress)
+        })??;
+        let noticed = cleared(&before, Duration::from_millis(300));
+        drop((leak, netns));
+        if noticed.is_ok() {
+            return Err("a program that stays attached went unnoticed".into());
+        }
+        cleared(&before, CLEARED)
+    }
+
     fn nothing_is_left() -> Result<(), Failed> {
         let before = traces()?;
         passes(&scenarios().join("deny-mid-flow"))?;
-        cleared(&before)
+        cleared(&before, CLEARED)
     }
 
     /// The cluster stands and a connection is open when its process is killed.
@@ -144,7 +167,7 @@ mod kernel {
         if during.links == before.links || during.namespaces == before.namespaces {
             return Err("the check sees nothing of a cluster that stands".into());
         }
-        cleared(&before)
+        cleared(&before, CLEARED)
     }
 
     /// Opens a flow of the scenario, says so, and waits to be killed.

@@ -16,8 +16,8 @@ pub use error::Error;
 pub use linux::{
     DropMonitor, Entry, Events, FoundDevice, FoundRoute, LinkInfo, LinuxNode, Loaded, Map, MapShape, Netlink,
     Netns, NewEnd, PerfReader, Program, Ran, SkbContext, Spec, StackDrop, Statistics, Tap, TappedFrame,
-    TcxHook, TcxLink, Watched, clean, kernel_release, link_ids, load, monotonic_ns, mount_bpffs,
-    possible_cpus, private_mounts, probe, set_offloads_off, shapes, unpin,
+    TcxHook, TcxLink, Watched, clean, hear_icmp_errors, kernel_release, link_ids, load, monotonic_ns,
+    mount_bpffs, possible_cpus, private_mounts, probe, set_offloads_off, shapes, unpin,
 };
 pub use report::{ObjectReport, ProgramReport, Report, Verdict};
 

@@ -73,9 +73,14 @@ fn serve(mut monitor: DropMonitor, owners: &Owners, log: &Log, stopped: &Receive
         for drop in drops {
             let owner = owners.lock().unwrap_or_else(PoisonError::into_inner).get(&drop.namespace).cloned();
             let Some((node, pod)) = owner else { continue };
+            // Its socket was closed with the packet in a queue: it had been delivered.
+            if drop.reason == "SKB_DROP_REASON_QUEUE_PURGE" {
+                continue;
+            }
             sequence += 1;
             let len = drop.bytes.get(2..4).map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])));
-            let what = What::Dropped { pod, reason: drop.reason, bytes: drop.bytes, len };
+            let what =
+                What::Dropped { pod, ifindex: drop.ifindex, reason: drop.reason, bytes: drop.bytes, len };
             log.add(Record { time_ns: drop.time_ns, node, sequence, what });
         }
     }

@@ -70,20 +70,32 @@ fn tell_status(walks: &mut [Walk], outcome: &Outcome) {
     }
 }
 
+/// Whether packets of a flow are still on their way: a stack that does not know its neighbour keeps them for seconds.
+pub(super) fn in_flight(carried: &Carried, reader: &Reader<'_>, records: &[Record], own: &[IpAddr]) -> bool {
+    reader.packets(records).iter().any(|packet| {
+        let ours = belonging(carried, packet).is_some_and(|(_, class)| class != Class::Arp);
+        ours && !packet.has_end() && !taken_by_node(packet, own)
+    })
+}
+
 fn tally(packets: &mut Packets, direction: Direction, packet: &Packet, own: &[IpAddr]) {
-    // No tap sees what the node's stack takes: it is what the last program let pass, for an address of the node.
-    let for_node = packet.first.tuple.is_some_and(|t| own.contains(&t.dst));
-    let passed = packet.hops.last().is_some_and(|h| {
-        let receives = matches!(h.kind.program(), Some("to_host" | "from_netdev"));
-        receives && h.verdict == Verdict::Ok
-    });
-    let arrived = packet.arrived() || (for_node && passed);
+    let arrived = packet.arrived() || taken_by_node(packet, own);
     let (made, got) = match direction {
         Direction::Forward => (&mut packets.sent, &mut packets.delivered),
         Direction::Reply => (&mut packets.replied, &mut packets.received),
     };
     *made += 1;
     *got += u64::from(arrived);
+}
+
+fn taken_by_node(packet: &Packet, own: &[IpAddr]) -> bool {
+    // No tap sees what the node's stack takes: it is what the last program let pass, for an address of the node.
+    let for_node = packet.first.tuple.is_some_and(|t| own.contains(&t.dst));
+    let passed = packet.hops.last().is_some_and(|h| {
+        let receives = matches!(h.kind.program(), Some("to_host" | "from_netdev"));
+        receives && h.verdict == Verdict::Ok
+    });
+    for_node && passed
 }
 
 /// Whether a packet is the flow's, which way it goes and of which class it is.
@@ -103,6 +115,12 @@ fn belonging(carried: &Carried, packet: &Packet) -> Option<(Direction, Class)> {
     }
     if class != Class::IcmpError && tuple == Some(flow.reversed()) {
         return Some((Direction::Reply, class));
+    }
+    // Fragments have no ports.
+    let fragment =
+        |t: &FiveTuple| (t.protocol, t.sport, t.dport) == (flow.protocol, 0, 0) && flow.protocol != 1;
+    if waited_for && tuple.is_some_and(|t| fragment(&t) && same_ends(&t, &flow)) {
+        return Some((Direction::Forward, class));
     }
     if !waited_for {
         return None;

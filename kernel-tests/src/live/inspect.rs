@@ -9,19 +9,22 @@ use skep_abi::map::{
     PolicyEntry, PolicyKey, RemoteEndpointInfo,
 };
 use skep_agent_core::{PodInfo, model};
-use skep_agent_linux::Error;
+use skep_agent_linux::{Entry, Error};
 use skep_scenario::evidence::PolicyDirection;
 use skep_scenario::snapshot::{ConntrackEntry, EndpointRow, IpcacheRow, Metric, PolicyRow};
 use skep_scenario::units::hex;
 use std::net::{IpAddr, Ipv4Addr};
 
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// A map's entries, each with its values, one a CPU; none if it is not there.
-fn entries(site: &Site, name: &str) -> Result<Vec<(Vec<u8>, Vec<Vec<u8>>)>, Error> {
+fn entries(site: &Site, name: &str) -> Result<Vec<Entry>, Error> {
     site.node.map(name).map_or_else(|| Ok(Vec::new()), |map| map.entries())
 }
 
 /// The entries of a map that has one value a key.
-fn pairs(site: &Site, name: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+fn pairs(site: &Site, name: &str) -> Result<Vec<Pair>, Error> {
     Ok(entries(site, name)?.into_iter().map(|(k, v)| (k, v.concat())).collect())
 }
 

@@ -22,6 +22,9 @@ use std::time::Duration;
 
 /// Where a BPF file system is mounted, on every Linux.
 const BPFFS: &str = "/sys/fs/bpf";
+/// The device that every namespace begins with (`LOOPBACK_IFINDEX`).
+const LOOPBACK_INDEX: u32 = 1;
+const LOOPBACK: &str = "lo";
 /// Pages of a ring of events, a CPU: 4 MiB hold what a download leaves behind while its reader is not running.
 const RING_PAGES: usize = 1024;
 /// How long events wait in their rings at the most.
@@ -232,11 +235,18 @@ impl Site {
             }
         }
         for (pod, frame) in frames {
-            let device = self.node.links().get(&Link::pod(pod.as_str(), POD_DEVICE));
-            if device == Some(&frame.ifindex) {
-                let (outgoing, bytes, len) = (frame.outgoing, frame.bytes, frame.len);
-                self.record(frame.time_ns, What::Frame { pod, outgoing, bytes, len });
-            }
+            let at =
+                |name: &str| self.node.links().get(&Link::pod(pod.as_str(), name)) == Some(&frame.ifindex);
+            // What a pod sends to itself never leaves its loopback device, which is there before all others.
+            let device = if at(POD_DEVICE) {
+                POD_DEVICE
+            } else if frame.ifindex == LOOPBACK_INDEX {
+                LOOPBACK
+            } else {
+                continue;
+            };
+            let (outgoing, bytes, len) = (frame.outgoing, frame.bytes, frame.len);
+            self.record(frame.time_ns, What::Frame { pod, device, outgoing, bytes, len });
         }
     }
 

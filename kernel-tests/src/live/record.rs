@@ -25,9 +25,9 @@ pub(super) enum What {
     /// A program told of a packet.
     Event { cpu: u32, event: Event, policy: Option<Fact>, bytes: Vec<u8>, len: usize },
     /// A pod's device sent or received a frame.
-    Frame { pod: String, outgoing: bool, bytes: Vec<u8>, len: usize },
+    Frame { pod: String, device: &'static str, outgoing: bool, bytes: Vec<u8>, len: usize },
     /// A stack dropped a packet; `bytes` begin with the IP header.
-    Dropped { pod: Option<String>, reason: String, bytes: Vec<u8>, len: usize },
+    Dropped { pod: Option<String>, ifindex: u32, reason: String, bytes: Vec<u8>, len: usize },
 }
 
 /// All records of a run, and what went wrong with recording.

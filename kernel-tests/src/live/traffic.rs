@@ -4,7 +4,7 @@
 
 use super::http;
 use super::pod::abort_at_close;
-use skep_agent_linux::{Error, Netns};
+use skep_agent_linux::{Error, Netns, hear_icmp_errors};
 use skep_scenario::world::{CONNECT_TIMEOUT, HTTP_TIMEOUT, PING_INTERVAL, SEND_SETTLE};
 use skep_scenario::{FiveTuple, FrameView, Outcome, Stimulus, Until};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -133,11 +133,13 @@ pub(super) fn start(
         }
         Stimulus::Udp { port, len, .. } => {
             let ((socket, sport), server) = (bound(Type::DGRAM, None)?, v4(to, *port));
+            hear_icmp_errors(&socket)?;
             let payload = vec![0; usize::from(*len)];
             (tuple(17, sport, *port), std::thread::spawn(move || datagram(&work, &socket, server, &payload)))
         }
         Stimulus::Ping { count, .. } => {
             let (socket, id) = bound(Type::DGRAM, Some(Protocol::ICMPV4))?;
+            hear_icmp_errors(&socket)?;
             let count = u32::from(*count);
             (tuple(1, id, 0), std::thread::spawn(move || ping(&work, &socket, v4(to, 0), count)))
         }
@@ -145,6 +147,7 @@ pub(super) fn start(
             let open = || {
                 let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
                 socket.set_header_included_v4(true)?;
+                socket.set_broadcast(true)?;
                 Ok(socket)
             };
             let socket = netns.within(open)?.map_err(failed)?;

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 const HANDLE_POLICY: &str = "handle_policy";
+const TO_CONTAINER: &str = "to_container";
 
 /// A node, as far as words about it go.
 pub(super) struct Words {
@@ -43,6 +44,7 @@ const DROPPED: u8 = 3;
 /// The events of one run of programs on one CPU.
 struct Run<'a> {
     node: usize,
+    key: Key,
     records: Vec<&'a Record>,
 }
 
@@ -89,19 +91,17 @@ impl Run<'_> {
     }
 }
 
-fn runs(records: &[Record]) -> Vec<Run<'_>> {
+fn runs(records: &[Record], tunnel_port: u16) -> Vec<Run<'_>> {
     let mut open: BTreeMap<(usize, u32), Run<'_>> = BTreeMap::new();
     let mut done = Vec::new();
     for record in records {
-        let What::Event { cpu, event, .. } = &record.what else { continue };
-        let place = (record.node, *cpu);
-        if open.get(&place).is_some_and(|run| run.ends_before(event)) {
+        let What::Event { cpu, event, bytes, .. } = &record.what else { continue };
+        let (place, key) = ((record.node, *cpu), Key::ethernet(bytes, tunnel_port));
+        if open.get(&place).is_some_and(|run| run.key != key || run.ends_before(event)) {
             done.extend(open.remove(&place));
         }
-        open.entry(place)
-            .or_insert_with(|| Run { node: record.node, records: Vec::new() })
-            .records
-            .push(record);
+        let run = open.entry(place).or_insert_with(|| Run { node: record.node, key, records: Vec::new() });
+        run.records.push(record);
     }
     done.extend(open.into_values());
     done
@@ -111,6 +111,8 @@ fn runs(records: &[Record]) -> Vec<Run<'_>> {
 pub(super) struct Reader<'a> {
     pub(super) nodes: &'a [Words],
     pub(super) tunnel_port: u16,
+    /// Whether to_container, and not handle_policy, decides what a pod receives.
+    pub(super) endpoint_routes: bool,
     pub(super) start_ns: u64,
 }
 
@@ -119,7 +121,7 @@ impl Reader<'_> {
         // Of one CPU in the order of its ring: two events may have one time.
         let mut by_ring: Vec<Record> = records.to_vec();
         by_ring.sort_by_key(|r| (r.node, r.sequence));
-        let runs = runs(&by_ring);
+        let runs = runs(&by_ring, self.tunnel_port);
         let mut items: Vec<Item> = runs.iter().map(|run| self.run(run)).collect();
         items.extend(records.iter().filter_map(|r| self.plain(r)));
         items.sort_by_key(|i| (i.time_ns, i.rank));
@@ -158,9 +160,10 @@ impl Reader<'_> {
 
     fn plain(&self, record: &Record) -> Option<Item> {
         let (bytes, len) = frame_of(record);
-        let (key, view, rank, pod, kind, verdict) = match &record.what {
+        let node = &self.nodes[record.node];
+        let (key, view, rank, place, kind, verdict) = match &record.what {
             What::Event { .. } => return None,
-            What::Frame { pod, outgoing, .. } => {
+            What::Frame { pod, device, outgoing, .. } => {
                 let view = self.view(bytes, len);
                 let arp = view.arp.is_some();
                 let (rank, kind, verdict) = match (outgoing, arp) {
@@ -169,15 +172,18 @@ impl Reader<'_> {
                     (false, true) => (ARRIVED, HopKind::Resolve, Verdict::Delivered),
                     (false, false) => (ARRIVED, HopKind::Deliver, Verdict::Delivered),
                 };
-                (Key::ethernet(bytes, self.tunnel_port), view, rank, Some(pod), kind, verdict)
+                (Key::ethernet(bytes, self.tunnel_port), view, rank, format!("{pod}:{device}"), kind, verdict)
             }
-            What::Dropped { pod, reason, .. } => {
+            What::Dropped { pod, ifindex, reason, .. } => {
                 let view = FrameView::ip(&whole(bytes, len));
                 let verdict = Verdict::Dropped { reason: reason.clone() };
-                (Key::ip(bytes, self.tunnel_port), view, DROPPED, pod.as_ref(), HopKind::Deliver, verdict)
+                let place = match pod {
+                    Some(pod) => format!("{pod}:{POD_DEVICE}"),
+                    None => device(node, *ifindex),
+                };
+                (Key::ip(bytes, self.tunnel_port), view, DROPPED, place, HopKind::Deliver, verdict)
             }
         };
-        let device = pod.map_or_else(|| "stack".to_owned(), |pod| format!("{pod}:{POD_DEVICE}"));
         let facts = view
             .arp
             .filter(|arp| rank == ARRIVED && arp.reply)
@@ -185,7 +191,7 @@ impl Reader<'_> {
         let hop = Hop {
             kind,
             verdict,
-            device,
+            device: place,
             facts: facts.into_iter().collect(),
             ..self.hop(record.node, record.time_ns, &view, &view)
         };
@@ -207,53 +213,74 @@ impl Reader<'_> {
         }
     }
 
-    /// The hops of one run: the entry program's, and handle_policy's if it went on there.
+    /// The hops of one run: the entry program's, and that of the program that decides what the pod receives.
     fn run(&self, run: &Run<'_>) -> Item {
         let node = &self.nodes[run.node];
+        let view_of = |record: &Record| {
+            let (bytes, len) = frame_of(record);
+            self.view(bytes, len)
+        };
         let first = run.records[0];
-        let (bytes, len) = frame_of(first);
-        let before = self.view(bytes, len);
-        let (last_bytes, last_len) = run.records.last().map(|r| frame_of(r)).unwrap_or((bytes, len));
-        let after = self.view(last_bytes, last_len);
-        let (program, hook, device) = entry(node, event_of(first));
+        let (before, after) = (view_of(first), view_of(run.records[run.records.len() - 1]));
         let (policy, own): (Vec<&Record>, Vec<&Record>) =
-            run.records.iter().partition(|r| event_of(r).is_some_and(of_handle_policy));
-        let mut hops = Vec::new();
+            run.records.iter().partition(|r| event_of(r).is_some_and(is_of_receiver));
+        // A tail call goes on with the packet as it came; a device receives it as it was forwarded.
+        let received = match policy.first() {
+            Some(record) if self.endpoint_routes => view_of(record),
+            Some(_) => before.clone(),
+            None => after.clone(),
+        };
         let (src, dst) = ends_of(&before);
         let ends = Ends { node, src, dst };
+        let (program, hook, device) = entry(node, event_of(first));
+        let receiver = self.receiver(node, &device, &policy);
+        let mut hops = Vec::new();
         if !own.is_empty() {
-            let verdict = if policy.is_empty() {
-                own_verdict(node, &program, &own, &before)
-            } else {
-                Verdict::TailCall { to: HANDLE_POLICY.to_owned() }
+            let verdict = match &receiver {
+                None => own_verdict(node, &program, &own, &before),
+                Some((HookPoint::CallPolicy, program, _)) => Verdict::TailCall { to: program.clone() },
+                Some((_, _, device)) => Verdict::Redirect { to: device.clone(), ingress: false },
             };
             let mut hop = Hop {
                 kind: HopKind::Hook { hook, program, chain: Vec::new() },
-                device: device.clone(),
+                device,
                 verdict,
-                ..self.hop(run.node, first.time_ns, &before, if policy.is_empty() { &after } else { &before })
+                ..self.hop(run.node, first.time_ns, &before, &received)
             };
             ends.tell(&mut hop, &own);
             hops.push(hop);
         }
-        if let Some(record) = policy.first() {
-            let kind = HopKind::Hook {
-                hook: HookPoint::CallPolicy,
-                program: HANDLE_POLICY.to_owned(),
-                chain: Vec::new(),
-            };
+        if let Some(((hook, program, device), record)) = receiver.zip(policy.first()) {
             let mut hop = Hop {
-                kind,
+                kind: HopKind::Hook { hook, program, chain: Vec::new() },
                 device,
                 verdict: policy_verdict(node, &policy),
-                ..self.hop(run.node, record.time_ns, &before, &after)
+                ..self.hop(run.node, record.time_ns, &received, &after)
             };
             ends.tell(&mut hop, &policy);
             hops.push(hop);
         }
         inherit_source(&mut hops);
-        let key = Key::ethernet(bytes, self.tunnel_port);
-        Item { key, view: before, time_ns: first.time_ns, rank: HOOKED, hops }
+        Item { key: run.key.clone(), view: before, time_ns: first.time_ns, rank: HOOKED, hops }
+    }
+
+    /// Where and by which program it is decided what the pod receives, if events tell that it was.
+    fn receiver(&self, node: &Words, at: &str, policy: &[&Record]) -> Option<(HookPoint, String, String)> {
+        let endpoint = event_of(policy.first()?).map_or(0, endpoint_of);
+        if !self.endpoint_routes {
+            return Some((HookPoint::CallPolicy, HANDLE_POLICY.to_owned(), at.to_owned()));
+        }
+        let device = node.agent.pod_of(endpoint).map_or_else(|| "?".to_owned(), pod_device);
+        Some((HookPoint::TcEgress, TO_CONTAINER.to_owned(), device))
+    }
+}
+
+/// The endpoint of the program that told.
+fn endpoint_of(event: &Event) -> u16 {
+    match event {
+        Event::Drop(d) => d.source,
+        Event::Trace(t) => t.source,
+        Event::PolicyVerdict(v) => v.source,
     }
 }
 
@@ -277,9 +304,9 @@ impl Packet {
         let close = item.time_ns.abs_diff(self.time_ns) < CLOCKS_NS;
         match item.rank {
             SENT => !self.ranks.contains(&SENT) && close,
+            // The stack may give to skep_host what a pod sent, but no packet meets its first program twice.
             HOOKED if program.is_some_and(|p| ORIGINS.contains(&p)) => {
-                let origin = |h: &Hop| h.kind.program().is_some_and(|p| ORIGINS.contains(&p));
-                !self.hops.iter().any(origin)
+                !self.hops.iter().any(|h| h.kind.program() == program)
             }
             rank => rank == HOOKED || !self.ranks.contains(&rank),
         }
@@ -309,6 +336,11 @@ impl Packet {
     /// Whether it reached a pod's stack that took it.
     pub(super) fn arrived(&self) -> bool {
         self.ranks.contains(&ARRIVED) && !self.dropped()
+    }
+
+    /// Whether it has an end: it was taken, dropped or answered.
+    pub(super) fn has_end(&self) -> bool {
+        self.ranks.contains(&ARRIVED) || self.dropped()
     }
 
     /// Whether anything dropped it.
@@ -352,8 +384,8 @@ fn entry(node: &Words, event: Option<&Event>) -> (String, HookPoint, String) {
     (program.to_owned(), hook, device.to_owned())
 }
 
-/// Whether an event is handle_policy's: of the endpoint that it is for.
-fn of_handle_policy(event: &Event) -> bool {
+/// Whether an event is of the program that decides what the endpoint receives.
+fn is_of_receiver(event: &Event) -> bool {
     match event {
         Event::Drop(d) => d.source != 0 && u32::from(d.source) == d.dst_id,
         Event::Trace(t) => t.point() == Some(TracePoint::ToLxc),
@@ -409,7 +441,10 @@ fn policy_verdict(node: &Words, records: &[&Record]) -> Verdict {
 }
 
 fn device(node: &Words, ifindex: u32) -> String {
-    node.devices.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}"))
+    match ifindex {
+        0 => "stack".to_owned(),
+        _ => node.devices.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}")),
+    }
 }
 
 /// Whom a run's packet is from and to.

@@ -18,7 +18,7 @@ pub(crate) enum Place {
     },
     /// The running kernel.
     #[cfg(all(feature = "kernel", target_os = "linux"))]
-    Kernel(skep_live::live::LiveWorld),
+    Kernel(Box<skep_live::live::LiveWorld>),
 }
 
 /// A World of the kind that was asked for.
@@ -38,7 +38,7 @@ fn sim(objects: Option<&Path>, pcap: Option<&Path>) -> Result<Place, SetupError>
 /// The running kernel.
 #[cfg(all(feature = "kernel", target_os = "linux"))]
 fn kernel(objects: Option<&Path>) -> Result<Place, SetupError> {
-    skep_live::live::LiveWorld::new(objects).map(Place::Kernel)
+    skep_live::live::LiveWorld::new(objects).map(|world| Place::Kernel(Box::new(world)))
 }
 
 /// Says what it would need.
@@ -62,7 +62,7 @@ impl Place {
         match self {
             Self::Sim { world, .. } => &mut **world,
             #[cfg(all(feature = "kernel", target_os = "linux"))]
-            Self::Kernel(world) => world,
+            Self::Kernel(world) => &mut **world,
         }
     }
 

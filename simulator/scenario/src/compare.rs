@@ -157,6 +157,8 @@ impl Comparison {
                 let way = if direction == Direction::Forward { "forward" } else { "reply" };
                 let name = format!("{way} {}", class.name());
                 match (first(left), first(right)) {
+                    // How a broadcast spreads, and how often it is repeated, is the network's business.
+                    (Some(a), Some(b)) if class == Class::Arp && !(is_answered(&a) && is_answered(&b)) => {}
                     (Some(a), Some(b)) => self.walk(&name, &a, &b),
                     (None, None) => {}
                     (a, b) if is_required(class) && left.outcome.ended && right.outcome.ended => {
@@ -229,8 +231,15 @@ fn is_required(class: Class) -> bool {
     !matches!(class, Class::Arp | Class::Ack | Class::Rst | Class::Fin)
 }
 
+/// The programs that a packet met; of one that was answered, up to the answer, as nobody tells of the answer's own way.
 fn hooks_of(walk: &Walk) -> impl Iterator<Item = &Hop> {
-    walk.hops.iter().filter(|h| h.kind.program().is_some())
+    let answered = walk.hops.iter().position(|h| h.verdict == Verdict::Answered);
+    let met = &walk.hops[..answered.map_or(walk.hops.len(), |at| at + 1)];
+    met.iter().filter(|h| h.kind.program().is_some())
+}
+
+fn is_answered(walk: &Walk) -> bool {
+    walk.hops.iter().any(|h| h.verdict == Verdict::Answered)
 }
 
 /// What became of a packet in a pod's stack or between nodes; none where only one World could have seen it.
@@ -252,4 +261,77 @@ fn conntrack(hop: &Hop) -> Option<&str> {
         Fact::Conntrack { status, .. } => Some(status.as_str()),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
+    use crate::judge::FlowVerdict;
+
+    fn observation(change: impl FnOnce(&mut Evidence)) -> Observation {
+        let mut evidence = fake::evidence(true);
+        change(&mut evidence);
+        let report = StepReport {
+            number: 1,
+            title: "connect".into(),
+            status: Status::Passed,
+            skip: None,
+            verdict: Some(FlowVerdict::of(&evidence)),
+            failures: vec![],
+            counters: vec![],
+            evidence: None,
+            conntrack: vec![],
+        };
+        Observation { report, evidence: Some(evidence) }
+    }
+
+    fn fields(change: impl FnOnce(&mut Evidence)) -> Vec<String> {
+        let found = differences(&observation(|_| {}), &observation(change), true);
+        found.into_iter().map(|d| d.field).collect()
+    }
+
+    /// The hop at which the first program ran.
+    fn first_hook(evidence: &mut Evidence) -> &mut Hop {
+        let hops = evidence.walks[0].hops.iter_mut();
+        hops.into_iter().find(|h| h.kind.program().is_some()).expect("a SYN meets programs")
+    }
+
+    #[test]
+    fn equal_is_equal_whatever_the_times_and_ports() {
+        assert_eq!(fields(|_| {}), Vec::<String>::new());
+        assert_eq!(
+            fields(|e| {
+                e.flow.sport += 1;
+                e.walks[0].hops.iter_mut().for_each(|h| h.time_ns += 7);
+            }),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn each_value_that_differs_is_named() {
+        let one = |change: fn(&mut Evidence), field: &str| {
+            let found = fields(change);
+            assert!(found.iter().any(|f| f.ends_with(field)), "{field} in {found:?}");
+        };
+        one(|e| e.outcome.bytes += 1, "result: bytes");
+        one(|e| e.outcome.completed = false, "result: completed");
+        one(|e| first_hook(e).before.ttl = Some(1), "ttl");
+        one(|e| first_hook(e).verdict = Verdict::Ok, "verdict");
+        one(|e| first_hook(e).device.push('x'), "device");
+        one(|e| first_hook(e).node.push('x'), "hooks");
+        one(|e| e.walks.clear(), "forward SYN");
+        let identity = |e: &mut Evidence| {
+            first_hook(e).src_identity = Some(Identity { number: 9, text: "someone".into() });
+        };
+        one(identity, "source's identity");
+    }
+
+    #[test]
+    fn what_one_world_skipped_is_not_compared() {
+        let mut skipped = observation(|e| e.walks.clear());
+        skipped.report.status = Status::Skipped;
+        assert_eq!(differences(&observation(|_| {}), &skipped, true), []);
+    }
 }

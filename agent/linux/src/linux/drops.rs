@@ -20,7 +20,7 @@ pub struct StackDrop {
     pub time_ns: u64,
     /// The namespace, as [`DropMonitor::watch`] returned it.
     pub namespace: u32,
-    /// The device at which the packet was.
+    /// The device at which the packet was; 0 if that is not known any more.
     pub ifindex: u32,
     /// `SKB_DROP_REASON_*`.
     pub reason: String,
@@ -86,8 +86,13 @@ impl DropMonitor {
         };
         let watched = Map::create(shape("watched", 1, 4, NAMESPACES))?;
         let events = Map::create(shape("drops", 4, 4, 0))?;
-        let code = probe(&types, watched.fd().as_raw_fd(), events.fd().as_raw_fd())?;
-        let program = load(&code, types.typedef("btf_trace_kfree_skb")?)?;
+        let tracepoint = types.typedef("btf_trace_kfree_skb")?;
+        let probe = |with_socket| {
+            probe(&types, watched.fd().as_raw_fd(), events.fd().as_raw_fd(), with_socket)
+                .and_then(|code| load(&code, tracepoint))
+        };
+        // Since 6.11 the tracepoint tells the receiving socket, too.
+        let program = probe(true).or_else(|_| probe(false))?;
         let perf = PerfReader::with_pages(&events, RING_PAGES)?;
         // No name: the program says at which tracepoint it was loaded for.
         let mut attr = Attr::new().u32(8, program.as_raw_fd() as u32);
@@ -128,8 +133,11 @@ fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> [u8; 8] {
     [code, dst | src << 4, a[0], a[1], b[0], b[1], b[2], b[3]]
 }
 
-/// The probe: `if (skb->dev && watched[skb->dev->nd_net->ns.inum]) output(namespace, reason, ifindex, packet)`.
-fn probe(types: &KernelTypes, watched: i32, events: i32) -> Result<Vec<u8>, Error> {
+/// The probe: `if (watched[namespace]) output(namespace, reason, ifindex, packet)`.
+///
+/// The namespace is that of `skb->dev`; where a layer has taken the device away (`tcp_v4_rcv` does before a socket has
+/// the packet), that of the receiving socket, if the tracepoint tells it.
+fn probe(types: &KernelTypes, watched: i32, events: i32, with_socket: bool) -> Result<Vec<u8>, Error> {
     // Operation codes: loads of 2, 4 and 8 bytes, store of 4, moves, addition, jump if equal, call, exit, and the
     // load of a map, which takes two places.
     const LOAD16: u8 = 0x69;
@@ -143,6 +151,8 @@ fn probe(types: &KernelTypes, watched: i32, events: i32) -> Result<Vec<u8>, Erro
     const ADD: u8 = 0x07;
     const ADD_REGISTER: u8 = 0x0f;
     const IF_ZERO: u8 = 0x15;
+    const IF_NOT_ZERO: u8 = 0x55;
+    const GO: u8 = 0x05;
     const CALL: u8 = 0x85;
     const EXIT: u8 = 0x95;
     const MAP: u8 = 0x18;
@@ -154,27 +164,41 @@ fn probe(types: &KernelTypes, watched: i32, events: i32) -> Result<Vec<u8>, Erro
     let net_of_device = at("net_device", "nd_net")?;
     let number_of_net = at("net", "ns")? + at("ns_common", "inum")?;
     let map = |to: u8, fd: i32| [insn(MAP, to, 1, 0, fd), insn(0, 0, 0, 0, 0)];
-    // How far it is from a test to the end is filled in below.
+    // r6 the tracepoint's arguments, r7 the packet, r8 its device's index. How far it is from a test against zero to
+    // the end is filled in below.
     let mut code = vec![
         insn(MOVE, 6, 1, 0, 0),
         insn(LOAD64, 7, 6, 0, 0),
-        insn(LOAD64, 8, 7, at("sk_buff", "dev")?, 0),
-        insn(IF_ZERO, 8, 0, 0, 0),
-        insn(LOAD64, 1, 8, net_of_device, 0),
+        insn(LOAD64, 2, 7, at("sk_buff", "dev")?, 0),
+        insn(SET, 8, 0, 0, 0),
+    ];
+    let of_device =
+        [insn(LOAD32, 8, 2, at("net_device", "ifindex")?, 0), insn(LOAD64, 1, 2, net_of_device, 0)];
+    if with_socket {
+        let net_of_socket = at("sock", "__sk_common")? + at("sock_common", "skc_net")?;
+        code.push(insn(IF_NOT_ZERO, 2, 0, 4, 0));
+        code.push(insn(LOAD64, 2, 6, 24, 0));
+        code.push(insn(IF_ZERO, 2, 0, 0, 0));
+        code.push(insn(LOAD64, 1, 2, net_of_socket, 0));
+        code.push(insn(GO, 0, 0, 2, 0));
+    } else {
+        code.push(insn(IF_ZERO, 2, 0, 0, 0));
+    }
+    code.extend(of_device);
+    code.extend([
         insn(IF_ZERO, 1, 0, 0, 0),
         insn(LOAD32, 1, 1, number_of_net, 0),
         insn(STORE32, FRAME, 1, -(RECORD as i16), 0),
         insn(MOVE, 2, FRAME, 0, 0),
         insn(ADD, 2, 0, 0, -RECORD),
-    ];
+    ]);
     code.extend(map(1, watched));
     code.extend([
         insn(CALL, 0, 0, 0, LOOKUP),
         insn(IF_ZERO, 0, 0, 0, 0),
         insn(LOAD64, 1, 6, 16, 0),
         insn(STORE32, FRAME, 1, 4 - RECORD as i16, 0),
-        insn(LOAD32, 1, 8, at("net_device", "ifindex")?, 0),
-        insn(STORE32, FRAME, 1, 8 - RECORD as i16, 0),
+        insn(STORE32, FRAME, 8, 8 - RECORD as i16, 0),
         insn(ZERO32, FRAME, 0, 12 - RECORD as i16, 0),
         insn(LOAD64, 3, 7, at("sk_buff", "head")?, 0),
         insn(LOAD16, 1, 7, at("sk_buff", "network_header")?, 0),

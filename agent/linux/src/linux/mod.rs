@@ -25,6 +25,6 @@ pub use node::{LinuxNode, clean};
 pub use perf::{Events, PerfReader};
 pub use pin::{LinkInfo, TcxHook, TcxLink, link_ids, unpin};
 pub use sys::{kernel_release, monotonic_ns, possible_cpus, probe};
-pub use tap::{Tap, TappedFrame, set_offloads_off};
+pub use tap::{Tap, TappedFrame, hear_icmp_errors, set_offloads_off};
 pub use test_run::{Ran, SkbContext};
 pub(crate) use verify::verify;

@@ -7,7 +7,7 @@
 use super::sys::monotonic_ns;
 use crate::Error;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// A frame that a device sent or received.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,8 +57,8 @@ impl Tap {
         }
         // SAFETY: the call succeeded and returned a new descriptor, which nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        set(&fd, libc::SO_RCVBUFFORCE, ROOM)?;
-        set(&fd, libc::SO_TIMESTAMPNS, 1)?;
+        set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, ROOM)?;
+        set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
         Ok(Self { fd, offset: realtime_ns().saturating_sub(monotonic_ns()) })
     }
 
@@ -130,13 +130,20 @@ fn realtime_ns() -> u64 {
     since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn set(fd: &OwnedFd, option: libc::c_int, value: libc::c_int) -> Result<(), Error> {
-    let size = size_of::<libc::c_int>() as libc::socklen_t;
+fn set_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> Result<(), Error> {
+    let size = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the address is that of a local number, with its size beside it.
-    let result = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), size)
-    };
-    if result < 0 { Err(failed("setting up a packet socket")) } else { Ok(()) }
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), size) };
+    if result < 0 { Err(failed("an option of a socket")) } else { Ok(()) }
+}
+
+/// Lets a socket of IPv4 hear of every ICMP error about what it sent, as ping(8) does (`IP_RECVERR`).
+///
+/// # Errors
+///
+/// For what is no such socket.
+pub fn hear_icmp_errors(socket: &impl AsFd) -> Result<(), Error> {
+    set_option(socket.as_fd(), libc::SOL_IP, libc::IP_RECVERR, 1)
 }
 
 /// Makes a device of the calling thread's namespace send and receive each segment by itself: no TSO, GSO or GRO.
