@@ -137,9 +137,7 @@ fn scenarios(_: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
             let outcome = match step.status {
                 Status::Passed => CheckOutcome::Passed,
                 Status::Skipped => CheckOutcome::NotOffered(step.skip.clone().unwrap_or_default()),
-                _ => CheckOutcome::Failed(
-                    step.failures.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join("; "),
-                ),
+                _ => CheckOutcome::Failed(step.failures.iter().map(in_words).collect::<Vec<_>>().join("; ")),
             };
             results.check(
                 "scenarios",
@@ -158,6 +156,11 @@ fn scenarios(_: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn in_words(failure: &skep_scenario::report::Failure) -> String {
+    let m = &failure.mismatch;
+    format!("line {}: {}: expected {}, got {}", failure.line, m.field, m.expected, m.got)
 }
 
 /// Takes the kernel down, to see that the host notices (`cargo xtask kernels --self-test`).
