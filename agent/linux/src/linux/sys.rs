@@ -21,6 +21,7 @@ pub(super) enum Command {
     TestRun = 10,
     ObjInfo = 15,
     RawTracepointOpen = 17,
+    ProgQuery = 16,
     BtfLoad = 18,
     MapFreeze = 22,
     LinkCreate = 28,

@@ -28,7 +28,7 @@ const WANTED: &str = "/groups";
 /// What this kernel is known to lack, one a line (ci/kernels.toml).
 const LACKS: &str = "/lacks";
 const INGRESS_IFINDEX: &str = "ingress-ifindex";
-const TCX: &str = "tcx";
+const DROP_REASONS: &str = "drop-reasons";
 
 fn lacks(what: &str) -> Result<bool, Failure> {
     Ok(std::fs::read_to_string(LACKS)?.lines().any(|l| l == what))
@@ -121,10 +121,10 @@ fn packet_tables(objects: &ObjectSet, results: &mut Results) -> Result<(), Failu
 
 /// Every folder below /scenarios in this kernel, each step a check, judged as `skep run --on kernel` judges it.
 ///
-/// A kernel without tcx is known to refuse the attachments; were it to take them, nothing would be skipped, and the
-/// host says so.
+/// A kernel whose stack gives no reason for a drop is known not to run them; were it to, nothing would be skipped, and
+/// the host says so.
 fn scenarios(_: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
-    let lacks_tcx = lacks(TCX)?;
+    let lacks_reasons = lacks(DROP_REASONS)?;
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir("/scenarios")?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     folders.sort();
@@ -147,8 +147,8 @@ fn scenarios(_: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
         }
         if !report.errors.is_empty() {
             let why = report.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            let outcome = if lacks_tcx && report.steps.is_empty() {
-                CheckOutcome::Skipped(TCX.to_owned())
+            let outcome = if lacks_reasons && report.steps.is_empty() {
+                CheckOutcome::Skipped(DROP_REASONS.to_owned())
             } else {
                 CheckOutcome::Failed(why)
             };
