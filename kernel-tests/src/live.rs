@@ -509,7 +509,8 @@ impl Pod {
         if self.has_started() {
             return Ok(());
         }
-        self.netns.within(|| set_offloads_off(POD_DEVICE))??;
+        self.netns
+            .within(|| fabric::keep_neighbours(POD_DEVICE).and_then(|()| set_offloads_off(POD_DEVICE)))??;
         self.serve(ports)
     }
 }

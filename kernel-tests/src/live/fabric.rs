@@ -14,24 +14,37 @@ pub(super) const UPLINK: &str = "eth0";
 const NODE_NETWORK_PREFIX: u8 = 24;
 const BRIDGE: &str = "fabric";
 
-/// Settings of every namespace, before it has a device: nothing speaks that was not asked to, and who is known stays
-/// known for as long as a scenario takes. Where a kernel has no such setting, there is nothing to set.
-const SETTINGS: [(&str, &str); 12] = [
+/// Settings of every namespace, before it has a device: nothing speaks that was not asked to. Where a kernel has no such
+/// setting, there is nothing to set.
+const SETTINGS: [(&str, &str); 10] = [
     ("net/ipv6/conf/all/disable_ipv6", "1"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "0"),
     ("net/ipv4/conf/default/send_redirects", "0"),
     ("net/ipv4/conf/all/send_redirects", "0"),
-    ("net/ipv4/neigh/default/base_reachable_time_ms", "3600000"),
-    ("net/ipv4/neigh/default/delay_first_probe_time", "3600"),
-    ("net/ipv4/neigh/default/gc_stale_time", "3600"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
-    // A machine under load answers late, and must not be asked twice because of it.
-    ("net/ipv4/tcp_rto_min_us", "3000000"),
+    // Nothing is lost here, so nothing is sent twice: neither because a machine under load answers late, nor by what one
+    // step has cut and the next one would meet.
+    ("net/ipv4/tcp_rto_min_us", "60000000"),
+    ("net/ipv4/tcp_early_retrans", "0"),
     // Nothing limits ICMP errors. A limit of 0 would not do: it takes the credit by which `ip_error` tells of no route.
     ("net/ipv4/icmp_ratemask", "0"),
 ];
+
+/// Settings by which a device's neighbours stay known for as long as a scenario takes. Only the first namespace has
+/// defaults for them (`lookup_neigh_parms`), so each device has its own.
+const NEIGHBOURS: [(&str, &str); 3] =
+    [("base_reachable_time_ms", "3600000"), ("delay_first_probe_time", "3600"), ("gc_stale_time", "3600")];
+
+/// Lets a device of the calling thread's namespace keep its neighbours.
+pub(super) fn keep_neighbours(device: &str) -> Result<(), Error> {
+    for (name, value) in NEIGHBOURS {
+        let path = format!("/proc/sys/net/ipv4/neigh/{device}/{name}");
+        std::fs::write(&path, value).map_err(|source| Error::Kernel { what: path, source })?;
+    }
+    Ok(())
+}
 
 /// The card's address: locally administered, from the node's own.
 pub(super) fn uplink_mac(address: Ipv4Addr) -> [u8; 6] {
@@ -91,6 +104,7 @@ impl Fabric {
         netns.within(|| {
             let mut netlink = Netlink::open()?;
             let card = netlink.ifindex(UPLINK)?;
+            keep_neighbours(UPLINK)?;
             netlink.add_address(card, address)?;
             netlink.set_up(card, true)
         })??;
