@@ -47,6 +47,8 @@ pub enum CheckOutcome {
     Failed(String),
     /// Not run, for a lack that ci/kernels.toml names.
     Skipped(String),
+    /// Not run, because no kernel offers what it needs.
+    NotOffered(String),
 }
 
 /// What the guest writes to the exit device once it has said its end line; QEMU's status is twice this plus one.

@@ -1,6 +1,7 @@
 //! The parts that need bpf(2).
 
 mod btf;
+mod clsact;
 mod device;
 mod drops;
 mod load;

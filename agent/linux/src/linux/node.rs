@@ -276,6 +276,9 @@ impl LinuxNode {
 
     fn attach(&mut self, point: &HookPoint, program: &Program) -> Result<(), Refused> {
         let (ifindex, hook) = (self.ifindex(&point.link)?, tcx(point.hook)?);
+        if !TcxLink::is_offered() {
+            return self.netlink.set_filter(ifindex, hook, program).map_err(refused);
+        }
         let path = self.pins.link(&point.link.name, hook).map_err(refused)?;
         if let Some(link) = TcxLink::open(&path).map_err(refused)? {
             if link.info().map_err(refused)?.ifindex == ifindex {
@@ -290,6 +293,11 @@ impl LinuxNode {
 
     fn detach(&mut self, point: &HookPoint) -> Result<(), Refused> {
         let hook = tcx(point.hook)?;
+        if !TcxLink::is_offered() {
+            // The filter of a device that is gone is gone.
+            let Ok(ifindex) = self.ifindex(&point.link) else { return Ok(()) };
+            return self.netlink.delete_filter(ifindex, hook).map_err(refused);
+        }
         let path = self.pins.link(&point.link.name, hook).map_err(refused)?;
         if let Some(link) = TcxLink::open(&path).map_err(refused)? {
             link.detach().map_err(refused)?;
@@ -378,6 +386,12 @@ pub fn clean(bpffs: &Path) -> Result<Vec<String>, Error> {
     }
     let mut netlink = Netlink::open()?;
     for device in netlink.devices()? {
+        for hook in [TcxHook::Ingress, TcxHook::Egress] {
+            if netlink.filter(device.ifindex, hook)?.is_some() {
+                netlink.delete_filter(device.ifindex, hook)?;
+                removed.push(format!("program at {}", device.name));
+            }
+        }
         // skep_net goes with skep_host.
         if inventory::is_ours(&device.name) && netlink.ifindex(&device.name).is_ok() {
             netlink.delete_link(&device.name)?;

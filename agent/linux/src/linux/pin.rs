@@ -175,6 +175,14 @@ impl Program {
 }
 
 impl TcxLink {
+    /// Whether this kernel has tcx: it came with 6.6.
+    pub fn is_offered() -> bool {
+        // Loopback is the first device of every namespace. A kernel without tcx does not know the hook (EINVAL).
+        const LOOPBACK: u32 = 1;
+        let mut attr = Attr::new().u32(0, LOOPBACK).u32(4, TcxHook::Ingress as u32);
+        !bpf(Command::ProgQuery, &mut attr).is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL))
+    }
+
     /// Attaches a program to a device of the calling thread's namespace.
     ///
     /// # Errors

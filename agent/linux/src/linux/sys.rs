@@ -21,6 +21,7 @@ pub(super) enum Command {
     TestRun = 10,
     ObjInfo = 15,
     RawTracepointOpen = 17,
+    ProgQuery = 16,
     BtfLoad = 18,
     MapTake = 21,
     MapFreeze = 22,

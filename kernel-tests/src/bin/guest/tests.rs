@@ -3,20 +3,24 @@
 //! A group that comes later is a line of [`GROUPS`].
 
 use skep_agent_linux::{kernel_release, verify_running_kernel};
+use skep_live::live::LiveWorld;
 use skep_live::qemu::protocol::{CheckOutcome, Line};
 use skep_live::{kernel::Machine, outcome, rows, vm::Simulator};
 use skep_object::ObjectSet;
+use skep_scenario::plan::{Plan, PlanOptions};
+use skep_scenario::report::Status;
+use skep_scenario::run::{RunOptions, Silent, run as run_plan};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 type Failure = Box<dyn std::error::Error>;
 type Group = fn(&ObjectSet, &mut Results) -> Result<(), Failure>;
 
 /// All groups by name, in the order in which they run.
-const GROUPS: [(&str, Group); 3] =
-    [("verifier", verifier), ("packet-tables", packet_tables), ("panic", panic)];
+const GROUPS: [(&str, Group); 4] =
+    [("verifier", verifier), ("packet-tables", packet_tables), ("scenarios", scenarios), ("panic", panic)];
 
 /// The groups that this run is about, one a line.
 const WANTED: &str = "/groups";
@@ -24,6 +28,11 @@ const WANTED: &str = "/groups";
 /// What this kernel is known to lack, one a line (ci/kernels.toml).
 const LACKS: &str = "/lacks";
 const INGRESS_IFINDEX: &str = "ingress-ifindex";
+const DROP_REASONS: &str = "drop-reasons";
+
+fn lacks(what: &str) -> Result<bool, Failure> {
+    Ok(std::fs::read_to_string(LACKS)?.lines().any(|l| l == what))
+}
 
 pub(crate) fn main() -> ExitCode {
     match run() {
@@ -90,7 +99,7 @@ fn packet_tables(objects: &ObjectSet, results: &mut Results) -> Result<(), Failu
         return results.check("packet-tables", "all".to_owned(), CheckOutcome::Failed(why));
     }
     let simulator = Simulator::new(objects)?;
-    let lacks_ingress = std::fs::read_to_string(LACKS)?.lines().any(|l| l == INGRESS_IFINDEX);
+    let lacks_ingress = lacks(INGRESS_IFINDEX)?;
     let mut machine = Machine::new(objects.clone())?;
     for row in rows::all() {
         let outcome = match machine.run(&row) {
@@ -108,6 +117,50 @@ fn packet_tables(objects: &ObjectSet, results: &mut Results) -> Result<(), Failu
         results.check("packet-tables", row.title(), outcome)?;
     }
     Ok(())
+}
+
+/// Every folder below /scenarios in this kernel, each step a check, judged as `skep run --on kernel` judges it.
+///
+/// A kernel whose stack gives no reason for a drop is known not to run them; were it to, nothing would be skipped, and
+/// the host says so.
+fn scenarios(_: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
+    let lacks_reasons = lacks(DROP_REASONS)?;
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir("/scenarios")?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+    folders.sort();
+    for folder in folders {
+        let plan = Plan::load(&folder, &PlanOptions::default())
+            .map_err(|wrong| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let mut world = LiveWorld::new(Some(Path::new("/objects")))?;
+        let report = run_plan(&plan, &mut world, RunOptions::default(), &mut Silent);
+        for step in &report.steps {
+            let outcome = match step.status {
+                Status::Passed => CheckOutcome::Passed,
+                Status::Skipped => CheckOutcome::NotOffered(step.skip.clone().unwrap_or_default()),
+                _ => CheckOutcome::Failed(step.failures.iter().map(in_words).collect::<Vec<_>>().join("; ")),
+            };
+            results.check(
+                "scenarios",
+                format!("{} step {}: {}", report.name, step.number, step.title),
+                outcome,
+            )?;
+        }
+        if !report.errors.is_empty() {
+            let why = report.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            let outcome = if lacks_reasons && report.steps.is_empty() {
+                CheckOutcome::Skipped(DROP_REASONS.to_owned())
+            } else {
+                CheckOutcome::Failed(why)
+            };
+            results.check("scenarios", report.name.clone(), outcome)?;
+        }
+    }
+    Ok(())
+}
+
+fn in_words(failure: &skep_scenario::report::Failure) -> String {
+    let m = &failure.mismatch;
+    format!("line {}: {}: expected {}, got {}", failure.line, m.field, m.expected, m.got)
 }
 
 /// Takes the kernel down, to see that the host notices (`cargo xtask kernels --self-test`).

@@ -4,14 +4,17 @@
 //! from what was done: a new agent after a crash sees the same.
 
 use super::super::device::FoundDevice;
+use super::super::pin::{TcxHook, TcxLink};
 use super::{HANDLE_POLICY, LinuxNode, pod_key};
 use crate::Error;
 use skep_abi::Mac;
 use skep_abi::map::{CALL_POLICY, MAPS, MapSpec, POLICY};
+use skep_abi::program::Hook;
 use skep_agent_core::desired::{HOST_DEVICE, NET_DEVICE, POD_DEVICE, VXLAN_DEVICE, pod_device};
 use skep_agent_core::model::{has_agent_entries, policy_map_name};
 use skep_agent_core::{
-    Attachment, Datapath, Device, DeviceKind, End, Link, LoadId, Map, Netns as Place, Route, RouteKey, Value,
+    Attachment, Datapath, Device, DeviceKind, End, HookPoint, Link, LoadId, Map, Netns as Place, Route,
+    RouteKey, Value,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -184,6 +187,31 @@ fn programs(node: &mut LinuxNode, found: &mut Datapath) -> Result<(), Error> {
         {
             let attachment = Attachment { load: load.clone(), program: program.clone() };
             found.attachments.insert(pinned.point, attachment);
+        }
+    }
+    if !TcxLink::is_offered() {
+        filters(node, &ids, found)?;
+    }
+    Ok(())
+}
+
+/// What runs at the devices' hooks where there is no tcx: the filters themselves tell.
+fn filters(
+    node: &mut LinuxNode,
+    ids: &BTreeMap<u32, (LoadId, String)>,
+    found: &mut Datapath,
+) -> Result<(), Error> {
+    let hooks = [(Hook::TcIngress, TcxHook::Ingress), (Hook::TcEgress, TcxHook::Egress)];
+    for device in node.netlink.devices()? {
+        for (hook, end) in hooks {
+            if let Some(id) = node.netlink.filter(device.ifindex, end)?
+                && let Some((load, program)) = ids.get(&id)
+            {
+                let attachment = Attachment { load: load.clone(), program: program.clone() };
+                found
+                    .attachments
+                    .insert(HookPoint { link: Link::root(device.name.clone()), hook }, attachment);
+            }
         }
     }
     Ok(())
