@@ -8,7 +8,10 @@ pub mod alter;
 pub mod frame;
 #[cfg(target_os = "linux")]
 pub mod kernel;
+#[cfg(target_os = "linux")]
+pub mod live;
 pub mod outcome;
+pub mod qemu;
 pub mod row;
 pub mod rows;
 pub mod vm;

@@ -244,6 +244,7 @@ pub fn globals(object: Object, pod: &Pod) -> BTreeMap<&'static str, Vec<u8>> {
         (global::HOST_MAC, mac(HOST_MAC)),
         (global::TUNNEL_IFINDEX, TUNNEL_IFINDEX.to_le_bytes().to_vec()),
         (global::TUNNEL_PORT, 8472_u16.to_le_bytes().to_vec()),
+        (global::ENABLE_ENDPOINT_ROUTES, vec![0]),
     ];
     all.into_iter().filter(|(g, _)| g.objects.contains(&object)).map(|(g, v)| (g.name, v)).collect()
 }

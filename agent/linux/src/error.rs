@@ -43,6 +43,17 @@ pub enum Error {
         /// The last lines of the verifier's log.
         log: String,
     },
+    /// Pins of another layout of the maps are there.
+    #[error(
+        "{}: these pins are of another version of skep (this one has layout {version}); nothing reads them safely. \
+         Remove them with `skep clean`, which cuts this node's pods off until the agent has run", path.display()
+    )]
+    Layout {
+        /// The directory of that version.
+        path: std::path::PathBuf,
+        /// The version of this build.
+        version: u32,
+    },
     /// Another call to the kernel failed.
     #[error("{what}: {source}")]
     Kernel {

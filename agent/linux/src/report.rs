@@ -72,6 +72,15 @@ impl Report {
         programs.peek().is_some() && programs.all(|p| p.verdict == Verdict::Success)
     }
 
+    /// Reads what [`Report::to_json`] wrote; `None` if it is something else.
+    pub fn from_json(json: &Value) -> Option<Self> {
+        let objects = json["objects"].as_array()?.iter().map(|o| {
+            let programs = o["programs"].as_array()?.iter().map(program_of_json).collect::<Option<_>>()?;
+            Some(ObjectReport { name: text(&o["name"])?, sha256: text(&o["sha256"])?, programs })
+        });
+        Some(Self { kernel: text(&json["kernel"])?, objects: objects.collect::<Option<_>>()? })
+    }
+
     /// The report as JSON: `{version, kernel, objects: [{name, sha256, programs: [{name, verdict, ..}]}]}`.
     pub fn to_json(&self) -> Value {
         json!({
@@ -97,6 +106,25 @@ fn program_json(p: &ProgramReport) -> Value {
         "peak_states": p.peak_states,
         "log": p.log,
     })
+}
+
+fn program_of_json(p: &Value) -> Option<ProgramReport> {
+    let verdict =
+        [Verdict::Success, Verdict::Failure].into_iter().find(|v| p["verdict"].as_str() == Some(v.name()));
+    Some(ProgramReport {
+        name: text(&p["name"])?,
+        verdict: verdict?,
+        size: p["program_size"].as_u64()?.try_into().ok()?,
+        verified: p["verified_instructions"].as_u64()?,
+        stack: p["stack_bytes"].as_u64().and_then(|s| s.try_into().ok()),
+        states: p["total_states"].as_u64()?,
+        peak_states: p["peak_states"].as_u64()?,
+        log: p["log"].as_array()?.iter().map(text).collect::<Option<_>>()?,
+    })
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
 }
 
 /// veristat's columns, and the stack.
@@ -196,6 +224,15 @@ mod tests {
             "{text}"
         );
         assert!(report(Verdict::Success).is_success());
+    }
+
+    #[test]
+    fn a_report_is_read_as_it_was_written() {
+        for verdict in [Verdict::Success, Verdict::Failure] {
+            let written = report(verdict);
+            assert_eq!(Report::from_json(&written.to_json()), Some(written));
+        }
+        assert_eq!(Report::from_json(&json!({"kernel": "6.18.0"})), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod capability;
 mod command;
 mod ebpf;
 mod edges;
+mod kernels;
 mod skips;
 mod tidy;
 
@@ -54,6 +55,13 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Every program and packet table on other kernels, in QEMU (`cargo xtask kernels --help`)
+    #[command(disable_help_flag = true)]
+    Kernels {
+        /// What `kernels` of kernel-tests takes: [SERIES...] [--update] [--markdown] [--object DIR] [--self-test]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -67,6 +75,7 @@ fn main() -> ExitCode {
         Task::Skips { logs } => skips::check_files(&logs),
         Task::Ebpf { check: false } => ebpf::build(),
         Task::Ebpf { check: true } => ebpf::check(),
+        Task::Kernels { arguments } => kernels::kernels(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -248,6 +248,17 @@ fn neighbours() -> Vec<Row> {
                 .connects(arrived)
                 .goes_on_in(&SENT_AND_RECEIVED),
         ),
+        // Whose policy decides is then to_container's subject; the mark tells it who sends.
+        row(
+            "with_endpoint_routes_a_neighbours_device_decides",
+            syn(NEIGHBOUR.ip),
+            left(redirected(NEIGHBOUR.ifindex, 0))
+                .change(forwarded)
+                .mark(mark::encode_identity(POD.identity))
+                .sent(),
+        )
+        .global(global::ENABLE_ENDPOINT_ROUTES, &[1])
+        .state(|s| s.deny_by_default(NEIGHBOUR.id)),
         row(
             "a_neighbour_whose_policy_denies",
             syn(NEIGHBOUR.ip),

@@ -40,6 +40,11 @@ fn delivered(src: [u8; 4], id: u32) -> Expected {
         .goes_on_in(&RECEIVED)
 }
 
+/// Led to the pod's device, where to_container will decide.
+fn by_device() -> Expected {
+    redirected(POD.ifindex, 0).change(Change::Forwarded { src: POD.node_mac, dst: POD.mac })
+}
+
 pub(super) fn rows() -> Vec<Row> {
     [from_host(), to_host(), from_netdev(), to_netdev()].concat()
 }
@@ -88,6 +93,12 @@ fn from_host() -> Vec<Row> {
             to_pod(NODE).ttl(1).tcp(40000, 80, tcp_flag::SYN, 0),
             refused(DropReason::TTL_EXCEEDED).came_in(),
         ),
+        row(
+            "with_endpoint_routes_the_pods_device_decides",
+            syn(NODE),
+            by_device().came_in().mark(mark::encode_identity(identity::HOST)),
+        )
+        .global(global::ENABLE_ENDPOINT_ROUTES, &[1]),
         row("another_nodes_pod_is_tunnelled", to(REMOTE.ip), redirected(TUNNEL_IFINDEX, 0).came_in().sent()),
         row(
             "no_tunnel_device",
@@ -134,6 +145,12 @@ fn from_netdev() -> Vec<Row> {
             .kernel_may_refuse(),
         row("the_world_meets_a_pods_policy", syn(WORLD), delivered(WORLD, identity::WORLD))
             .state(only(identity::WORLD)),
+        row(
+            "with_endpoint_routes_the_pods_device_decides",
+            syn(WORLD),
+            by_device().came_in().mark(mark::encode_identity(identity::WORLD)),
+        )
+        .global(global::ENABLE_ENDPOINT_ROUTES, &[1]),
         row("a_known_source_has_its_identity", syn(REMOTE.ip), delivered(REMOTE.ip, REMOTE.identity))
             .state(only(REMOTE.identity)),
         row("a_forged_host_address_is_the_world", syn(NODE), delivered(NODE, identity::WORLD))

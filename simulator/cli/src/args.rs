@@ -24,6 +24,10 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Look into any BPF object and run its programs: no root, no kernel
     Prog(ProgArgs),
+    /// Remove everything that skep has on this node: programs, devices, pins (Linux, root)
+    ///
+    /// `skep run --on kernel` leaves nothing behind, even if it is killed; this is for what an agent made.
+    Clean,
     /// Explain a drop reason; without one, list all
     Explain {
         /// A reason's name, such as POLICY_DENIED, or Hubble's number of it
@@ -41,9 +45,9 @@ pub(crate) struct RunArgs {
     /// Folders that hold a scenario.yaml, or such files
     #[arg(required = true, value_name = "SCENARIO")]
     pub(crate) scenarios: Vec<PathBuf>,
-    /// Where to run them
-    #[arg(long, value_enum, default_value_t = On::Sim)]
-    pub(crate) on: On,
+    /// Where to run them; `sim,kernel` runs them on both and compares what was recorded
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sim")]
+    pub(crate) on: Vec<On>,
     /// Print the walk of each flow, hop by hop
     #[arg(long)]
     pub(crate) trace: bool,
@@ -88,6 +92,18 @@ pub(crate) struct VerifyArgs {
 pub(crate) enum On {
     /// In the simulator: no root, no kernel
     Sim,
+    /// On the running kernel, in namespaces of its own (Linux, root)
+    Kernel,
+}
+
+impl On {
+    /// The word on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Sim => "sim",
+            Self::Kernel => "kernel",
+        }
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]

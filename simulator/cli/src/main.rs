@@ -4,6 +4,7 @@
 //! set-up is wrong, 3 an invariant broke.
 
 mod args;
+mod clean;
 mod diagnostics;
 mod explain;
 mod prog;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run::run(&run),
         Command::Prog(prog) => prog::prog(&prog),
         Command::Verify(verify) => verify::verify(&verify),
+        Command::Clean => clean::clean(),
         Command::Explain { reason } => explain::explain(reason.as_deref()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "skep", &mut std::io::stdout());

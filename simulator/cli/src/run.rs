@@ -3,6 +3,7 @@
 use crate::args::{On, Output, RunArgs};
 use crate::{diagnostics, terminal, worlds};
 use anstyle::Style;
+use skep_scenario::compare::{self, Observation};
 use skep_scenario::plan::{Plan, PlanOptions};
 use skep_scenario::report::{Report, ScenarioReport, StepReport, TextStyle, status_style};
 use skep_scenario::run::{Progress, RunOptions, run as carry_out};
@@ -36,31 +37,68 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
         return INPUT;
     }
     let mut reports = Vec::new();
+    let mut differences = 0;
     for plan in &plans {
-        match one(args, plan) {
-            Ok(report) => reports.push(report),
-            Err(error) => return complain(&error),
+        let mut seen = Vec::new();
+        for on in &args.on {
+            match one(args, *on, plan) {
+                Ok((report, observed)) => {
+                    reports.push(report);
+                    seen.push((*on, observed));
+                }
+                Err(error) => return complain(&error),
+            }
+        }
+        if let [first, rest @ ..] = seen.as_slice() {
+            differences += rest.iter().map(|other| compared(args, plan, first, other)).sum::<usize>();
         }
     }
     let report = Report::new(reports);
     finish(args, &report);
-    report.exit_status()
+    report.exit_status().max(u8::from(differences > 0))
 }
 
-fn one(args: &RunArgs, plan: &Plan) -> Result<ScenarioReport, SetupError> {
-    let On::Sim = args.on;
-    let mut simulator = worlds::sim(args.object.as_deref(), args.pcap.as_deref(), args.engine)?;
+/// Shows two Worlds side by side, a line a flow, and in which values they differ. Returns in how many.
+fn compared(
+    args: &RunArgs,
+    plan: &Plan,
+    left: &(On, Vec<Observation>),
+    right: &(On, Vec<Observation>),
+) -> usize {
+    let (a, b) = (left.0.name(), right.0.name());
+    let mut count = 0;
+    let mut text = format!("{}: {a} | {b}\n", plan.name);
+    for (step, (left, right)) in plan.steps.iter().zip(left.1.iter().zip(&right.1)) {
+        let Some((one, other)) = left.summary().zip(right.summary()) else { continue };
+        let found = compare::differences(left, right, compare::is_counted(step));
+        let sign = if found.is_empty() { "=" } else { "!=" };
+        text += &format!("  {sign:<2} step {} {}: {one} | {other}\n", left.report.number, left.report.title);
+        for difference in &found {
+            text += &format!("     {}: {} | {}\n", difference.field, difference.left, difference.right);
+        }
+        count += found.len();
+    }
+    if args.output == Output::Text {
+        write(&text);
+    } else {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+    count
+}
+
+fn one(args: &RunArgs, on: On, plan: &Plan) -> Result<(ScenarioReport, Vec<Observation>), SetupError> {
+    let mut place = worlds::open(on, args)?;
     let mut printer = Printer::new(args);
     let options = RunOptions { no_skip: args.no_skip };
-    let report = carry_out(plan, simulator.world(), options, &mut printer);
-    simulator.write_capture().map_err(|e| {
+    let report = carry_out(plan, place.world(), options, &mut printer);
+    place.write_capture().map_err(|e| {
         let path = args.pcap.clone().unwrap_or_default();
         SetupError::input(
             Diagnostic::new(format!("cannot be written: {e}")).in_file(path).help("choose another --pcap"),
         )
     })?;
     diagnostics::print_all(&report.errors);
-    Ok(report)
+    Ok((report, printer.observed))
 }
 
 fn complain(error: &SetupError) -> u8 {
@@ -96,6 +134,8 @@ struct Printer {
     text: bool,
     /// Up to when packets were shown.
     shown_ns: u64,
+    /// What each step was seen to do.
+    observed: Vec<Observation>,
 }
 
 impl Printer {
@@ -105,7 +145,7 @@ impl Printer {
         if !text {
             style.color = terminal::color(&std::io::stderr());
         }
-        Self { style, trace: args.trace, text, shown_ns: 0 }
+        Self { style, trace: args.trace, text, shown_ns: 0, observed: Vec::new() }
     }
 
     fn show(&self, text: &str) {
@@ -134,6 +174,7 @@ impl Progress for Printer {
     }
 
     fn step(&mut self, step: &StepReport, evidence: Option<&Evidence>) {
+        self.observed.push(Observation { report: step.clone(), evidence: evidence.cloned() });
         if !self.trace {
             return;
         }

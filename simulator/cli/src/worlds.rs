@@ -1,5 +1,6 @@
 //! The Worlds that the command can run a scenario on.
 
+use crate::args::{On, RunArgs};
 use skep_scenario::{SetupError, World};
 use skep_sim::{SimOptions, SimWorld};
 use skep_vm::EngineKind;
@@ -8,31 +9,69 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// A World, and what the command does with it once a scenario has ended.
-pub(crate) struct Simulator {
-    world: SimWorld,
-    pcap: Option<PathBuf>,
+pub(crate) enum Place {
+    /// The simulator.
+    Sim {
+        /// The World.
+        world: Box<SimWorld>,
+        /// Where its capture goes.
+        pcap: Option<PathBuf>,
+    },
+    /// The running kernel.
+    #[cfg(all(feature = "kernel", target_os = "linux"))]
+    Kernel(Box<skep_live::live::LiveWorld>),
+}
+
+/// A World of the kind that was asked for.
+pub(crate) fn open(on: On, args: &RunArgs) -> Result<Place, SetupError> {
+    match on {
+        On::Sim => sim(args.object.as_deref(), args.pcap.as_deref(), args.engine),
+        On::Kernel => kernel(args.object.as_deref()),
+    }
 }
 
 /// The simulator, with the objects of a folder or the built-in ones.
-pub(crate) fn sim(
-    objects: Option<&Path>,
-    pcap: Option<&Path>,
-    engine: EngineKind,
-) -> Result<Simulator, SetupError> {
+fn sim(objects: Option<&Path>, pcap: Option<&Path>, engine: EngineKind) -> Result<Place, SetupError> {
     let options = SimOptions { objects: objects.map(Path::to_owned), capture: pcap.is_some(), engine };
-    Ok(Simulator { world: SimWorld::new(options)?, pcap: pcap.map(Path::to_owned) })
+    Ok(Place::Sim { world: Box::new(SimWorld::new(options)?), pcap: pcap.map(Path::to_owned) })
 }
 
-impl Simulator {
+/// The running kernel.
+#[cfg(all(feature = "kernel", target_os = "linux"))]
+fn kernel(objects: Option<&Path>) -> Result<Place, SetupError> {
+    skep_live::live::LiveWorld::new(objects).map(|world| Place::Kernel(Box::new(world)))
+}
+
+/// Says what it would need.
+#[cfg(not(all(feature = "kernel", target_os = "linux")))]
+fn kernel(_: Option<&Path>) -> Result<Place, SetupError> {
+    use skep_scenario::Diagnostic;
+
+    let (why, help) = if cfg!(target_os = "linux") {
+        (
+            "this skep was built without the feature `kernel`",
+            "run `cargo run --release -p skep --features kernel -- run --on kernel ...` as root",
+        )
+    } else {
+        ("there is no Linux kernel here", "run it on Linux, as root, or in the simulator")
+    };
+    Err(SetupError::input(Diagnostic::new(why).help(help)))
+}
+
+impl Place {
     pub(crate) fn world(&mut self) -> &mut dyn World {
-        &mut self.world
+        match self {
+            Self::Sim { world, .. } => &mut **world,
+            #[cfg(all(feature = "kernel", target_os = "linux"))]
+            Self::Kernel(world) => &mut **world,
+        }
     }
 
     /// Writes the capture, if one was asked for.
     pub(crate) fn write_capture(&self) -> io::Result<()> {
-        let Some(path) = &self.pcap else { return Ok(()) };
+        let Self::Sim { world, pcap: Some(path) } = self else { return Ok(()) };
         let mut out = BufWriter::new(File::create(path)?);
-        self.world.write_capture(&mut out)?;
+        world.write_capture(&mut out)?;
         out.flush()
     }
 }

@@ -3,6 +3,7 @@
 //! Knows neither the vm nor the net nor a kernel: whoever can build a cluster and move packets implements [`World`].
 //! Takes no decision about a packet: it compares what a World recorded with what a scenario expects.
 
+pub mod compare;
 pub mod error;
 pub mod evidence;
 #[cfg(test)]

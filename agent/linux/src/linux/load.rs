@@ -326,6 +326,8 @@ fn statistics(log: &str) -> Statistics {
     let mut s = Statistics::default();
     for line in log.lines() {
         if let Some(depths) = line.strip_prefix("stack depth ") {
+            // Since 7.x the deepest chain of calls follows: `88+24 max 112`.
+            let depths = depths.split_once(" max ").map_or(depths, |(each, _)| each);
             s.stack = depths.split('+').map(|d| d.trim().parse::<u32>().ok()).sum();
         } else if line.starts_with("processed ") {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -351,6 +353,7 @@ mod tests {
                    max_states_per_insn 4 total_states 367 peak_states 366 mark_read 12\n";
         let s = statistics(log);
         assert_eq!((s.verified, s.stack, s.states, s.peak_states), (8420, Some(240), 367, 366));
+        assert_eq!(statistics("stack depth 16+40+24 max 96\ninsns processed 3\n").stack, Some(80));
         assert_eq!(statistics("processed\nstack depth x"), Statistics::default());
     }
 

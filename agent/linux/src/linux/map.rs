@@ -71,6 +71,12 @@ impl Map {
             .name(28, &shape.name);
         let fd = bpf_fd(Command::MapCreate, &mut attr)
             .map_err(|e| Error::kernel(format!("making the map {}", shape.name), e))?;
+        Self::from_fd(fd, shape)
+    }
+
+    /// A map that is there.
+    pub(super) fn from_fd(fd: OwnedFd, shape: MapShape) -> Result<Self, Error> {
+        let cpus = possible_cpus()?;
         let per_cpu = matches!(shape.kind, PERCPU_HASH | PERCPU_ARRAY | LRU_PERCPU_HASH);
         Ok(Self { fd, shape, values: if per_cpu { cpus as usize } else { 1 } })
     }

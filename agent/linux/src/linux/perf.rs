@@ -24,6 +24,8 @@ pub struct Events {
     pub events: Vec<Vec<u8>>,
     /// How many the kernel had no room for.
     pub lost: u64,
+    /// Of each event the time, nanoseconds of CLOCK_MONOTONIC, and the CPU.
+    pub stamps: Vec<(u64, u32)>,
 }
 
 impl PerfReader {
@@ -33,9 +35,18 @@ impl PerfReader {
     ///
     /// What perf_event_open(2) or mmap(2) refuse.
     pub fn open(map: &Map) -> Result<Self, Error> {
+        Self::with_pages(map, PAGES)
+    }
+
+    /// As [`PerfReader::open`], with room for so many pages of events a CPU: a power of two.
+    ///
+    /// # Errors
+    ///
+    /// As [`PerfReader::open`].
+    pub fn with_pages(map: &Map, pages: usize) -> Result<Self, Error> {
         let mut rings = Vec::new();
         for cpu in 0..possible_cpus()? {
-            let ring = match Ring::open(cpu) {
+            let ring = match Ring::open(cpu, pages) {
                 // A CPU that may exist and is not there: no program runs on it.
                 Err(e) if e.raw_os_error() == Some(libc::ENODEV) => continue,
                 other => other.map_err(|e| Error::kernel("opening a perf ring", e))?,
@@ -56,7 +67,7 @@ impl PerfReader {
     }
 }
 
-/// Pages of data in a ring: a power of two.
+/// Pages of data in a ring, if nobody says: a power of two.
 const PAGES: usize = 32;
 /// Offsets of `data_head` and `data_tail` in `struct perf_event_mmap_page`.
 const DATA_HEAD: usize = 1024;
@@ -69,12 +80,14 @@ const HEADER: usize = 8;
 #[derive(Debug)]
 struct Ring {
     fd: OwnedFd,
+    cpu: u32,
     base: NonNull<u8>,
     page: usize,
+    pages: usize,
 }
 
 impl Ring {
-    fn open(cpu: u32) -> io::Result<Self> {
+    fn open(cpu: u32, pages: usize) -> io::Result<Self> {
         let fd = perf_event_open(cpu)?;
         // SAFETY: sysconf takes no address.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
@@ -83,7 +96,7 @@ impl Ring {
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                page * (PAGES + 1),
+                page * (pages + 1),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 fd.as_raw_fd(),
@@ -95,7 +108,7 @@ impl Ring {
         }
         let base = NonNull::new(base.cast()).ok_or_else(io::Error::last_os_error)?;
         perf_event_enable(&fd)?;
-        Ok(Self { fd, base, page })
+        Ok(Self { fd, cpu, base, page, pages })
     }
 
     fn counter(&self, offset: usize) -> &AtomicU64 {
@@ -106,7 +119,7 @@ impl Ring {
 
     /// Copies `len` bytes that the kernel has written at position `from` of the endless stream.
     fn copy(&self, from: u64, len: usize) -> Vec<u8> {
-        let size = self.page * PAGES;
+        let size = self.page * self.pages;
         (0..len)
             .map(|i| {
                 let at = self.page + (from as usize + i) % size;
@@ -127,10 +140,12 @@ impl Ring {
             let size = usize::from(u16::from_ne_bytes([header[6], header[7]])).max(HEADER);
             let body = self.copy(tail + HEADER as u64, size - HEADER);
             match kind {
-                // PERF_SAMPLE_RAW: a length, then as many bytes.
-                RECORD_SAMPLE if body.len() >= 4 => {
-                    let len = u32::from_ne_bytes([body[0], body[1], body[2], body[3]]) as usize;
-                    out.events.push(body[4..].iter().take(len).copied().collect());
+                // PERF_SAMPLE_TIME: eight bytes. PERF_SAMPLE_RAW: a length, then as many bytes.
+                RECORD_SAMPLE if body.len() >= 12 => {
+                    let time: [u8; 8] = std::array::from_fn(|i| body[i]);
+                    let len = u32::from_ne_bytes([body[8], body[9], body[10], body[11]]) as usize;
+                    out.stamps.push((u64::from_ne_bytes(time), self.cpu));
+                    out.events.push(body[12..].iter().take(len).copied().collect());
                 }
                 // An id, then how many.
                 RECORD_LOST if body.len() >= 16 => {
@@ -149,6 +164,6 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: `open` mapped exactly this, and nothing borrowed from it outlives `self`.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.page * (PAGES + 1)) };
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.page * (self.pages + 1)) };
     }
 }

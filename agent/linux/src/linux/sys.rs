@@ -16,10 +16,18 @@ pub(super) enum Command {
     MapDelete = 3,
     MapNextKey = 4,
     ProgLoad = 5,
+    ObjPin = 6,
+    ObjGet = 7,
     TestRun = 10,
+    ObjInfo = 15,
+    RawTracepointOpen = 17,
     BtfLoad = 18,
     MapTake = 21,
     MapFreeze = 22,
+    LinkCreate = 28,
+    LinkUpdate = 29,
+    LinkNextId = 31,
+    LinkDetach = 34,
 }
 
 /// Bytes up to `log_true_size` of BPF_PROG_LOAD. An older kernel takes a longer attribute whose end is zero.
@@ -104,14 +112,17 @@ pub(super) fn bpf_fd(command: Command, attr: &mut Attr<'_>) -> io::Result<OwnedF
 /// perf_event_open(2) for what a program writes with bpf_perf_event_output on one CPU.
 pub(super) fn perf_event_open(cpu: u32) -> io::Result<OwnedFd> {
     // `struct perf_event_attr`, PERF_ATTR_SIZE_VER5: type, size, config, sample_period, sample_type, read_format,
-    // flags, wakeup_events. PERF_TYPE_SOFTWARE, PERF_COUNT_SW_BPF_OUTPUT, PERF_SAMPLE_RAW, a wake-up an event.
+    // flags, wakeup_events. PERF_TYPE_SOFTWARE, PERF_COUNT_SW_BPF_OUTPUT, PERF_SAMPLE_RAW and PERF_SAMPLE_TIME,
+    // use_clockid with CLOCK_MONOTONIC (1, at offset 92), a wake-up an event.
     const SIZE: usize = 112;
     let mut attr = [0_u64; SIZE / 8];
     attr[0] = 1 | (SIZE as u64) << 32;
     attr[1] = 10;
     attr[2] = 1;
-    attr[3] = 1 << 10;
+    attr[3] = 1 << 10 | 1 << 2;
+    attr[5] = 1 << 25;
     attr[6] = 1;
+    attr[11] = 1 << 32;
     /// PERF_FLAG_FD_CLOEXEC.
     const CLOSE_ON_EXEC: libc::c_ulong = 8;
     let (any_process, no_group): (libc::c_long, libc::c_long) = (-1, -1);
