@@ -337,14 +337,15 @@ pub(crate) fn program(random: &mut Random, length: u64, start: Start) -> Vec<u8>
     main.resolve();
     let mut code = main.code;
     let mut function = Body::new(random, &[0, 2, 3, 4, 5, 6, 7, 8]);
+    function.helpers = matches!(start, Start::Argument);
     function.push(0xbf, 9, 1, 0, 0);
     function.begin(&[2, 3, 4, 5]);
     function.instructions(length / 4, 1, false, &mut Vec::new());
     function.push(EXIT, 0, 0, 0, 0);
     function.resolve();
-    let start = code.len();
+    let entry = code.len();
     for at in &calls {
-        code[*at] |= ((start as i64 - *at as i64 - 1) as u64 & 0xffff_ffff) << 32;
+        code[*at] |= ((entry as i64 - *at as i64 - 1) as u64 & 0xffff_ffff) << 32;
     }
     if !calls.is_empty() {
         code.extend(function.code);
