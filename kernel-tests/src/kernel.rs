@@ -12,6 +12,7 @@ use skep_agent_linux::{
 use skep_object::ObjectSet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Globals that differ from the node's.
 type Overrides = BTreeMap<&'static str, Vec<u8>>;
@@ -28,6 +29,15 @@ pub struct Machine {
     start_s: u32,
 }
 
+/// Waits until the kernel runs for longer than conntrack's report interval.
+///
+/// A conntrack entry's time 0 is both "never" and the moment of boot: a kernel that has just started in QEMU would not
+/// report an entry's first packet, as it should not, and differ from every clock that is further on.
+fn wait_for_a_clock_beyond_never() {
+    let first = Duration::from_secs(u64::from(map::CT_REPORT_INTERVAL) + 1);
+    std::thread::sleep(first.saturating_sub(Duration::from_nanos(monotonic_ns())));
+}
+
 /// Conntrack's maps are allocated whole; no row needs more entries than this.
 const ENTRIES: u32 = 4096;
 
@@ -39,6 +49,7 @@ impl Machine {
     /// Where the kernel cannot be asked.
     pub fn new(objects: ObjectSet) -> Result<Self, Error> {
         probe()?;
+        wait_for_a_clock_beyond_never();
         let small = |spec: &map::MapSpec| {
             let shape = MapShape::from(spec);
             let max_entries = if spec.kind == MapKind::LruHash { ENTRIES } else { shape.max_entries };
