@@ -27,6 +27,17 @@ pub struct Machine {
     events: PerfReader,
     /// The kernel's clock when the maps were filled, seconds.
     start_s: u32,
+    /// What the arrays of programs were last filled for: filling them patches code, and costs more than a run.
+    plugged: Option<Plugs>,
+}
+
+/// What decides which programs stand in which slots: the loads, and the slots that stay empty.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Plugs {
+    owner: Object,
+    globals: Overrides,
+    unplugged: Option<u32>,
+    not_ready: Option<u16>,
 }
 
 /// Waits until the kernel runs for longer than conntrack's report interval.
@@ -67,7 +78,7 @@ impl Machine {
             .iter()
             .map(|o| Ok((*o, skep_agent_linux::shapes(o.name(), objects.bytes(*o))?)))
             .collect::<Result<_, Error>>()?;
-        Ok(Self { objects, maps, declared, loads: BTreeMap::new(), events, start_s: 0 })
+        Ok(Self { objects, maps, declared, loads: BTreeMap::new(), events, start_s: 0, plugged: None })
     }
 
     /// Runs a row.
@@ -93,7 +104,19 @@ impl Machine {
         time(self).map_err(|e| e.to_string())
     }
 
+    /// Runs a row, again where a second has turned while it ran: the maps were filled for the one before.
     fn run_row(&mut self, row: &Row) -> Result<Outcome, Box<dyn std::error::Error>> {
+        const ATTEMPTS: usize = 5;
+        for _ in 1..ATTEMPTS {
+            let outcome = self.run_once(row)?;
+            if outcome.start_s == now_s() {
+                return Ok(outcome);
+            }
+        }
+        self.run_once(row)
+    }
+
+    fn run_once(&mut self, row: &Row) -> Result<Outcome, Box<dyn std::error::Error>> {
         let key = self.prepare(row)?;
         let start_s = self.start_s;
         self.events.drain();
@@ -135,10 +158,16 @@ impl Machine {
         for map in self.data() {
             map.clear()?;
         }
-        for (object, pod, overrides) in &wanted {
-            self.plug(*object, pod, overrides, row, *object == owner && pod.id == POD.id)?;
+        let plugs =
+            Plugs { owner, globals: row.globals.clone(), unplugged: row.unplugged, not_ready: row.not_ready };
+        if self.plugged.as_ref() != Some(&plugs) {
+            self.plugged = None;
+            for (object, pod, overrides) in &wanted {
+                self.plug(*object, pod, overrides, row, *object == owner && pod.id == POD.id)?;
+            }
+            self.plugged = Some(plugs);
         }
-        let start_s = (monotonic_ns() / 1_000_000_000) as u32;
+        let start_s = now_s();
         self.start_s = start_s;
         self.fill(row, start_s)?;
         let (object, pod, overrides) = wanted.into_iter().find(|(o, ..)| *o == owner).ok_or("no load")?;
@@ -237,6 +266,11 @@ impl Machine {
         }
         Ok(all)
     }
+}
+
+/// The kernel's clock, seconds, as programs read it.
+fn now_s() -> u32 {
+    (monotonic_ns() / 1_000_000_000) as u32
 }
 
 /// The pod's id for an object that is loaded for a pod; 0 for the node's.
