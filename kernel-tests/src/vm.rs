@@ -85,6 +85,25 @@ impl Prepared {
     }
 }
 
+/// A node on which programs are run one after the other.
+pub struct Walk<'a> {
+    node: &'a mut Node,
+    world: World,
+}
+
+impl Walk<'_> {
+    /// Runs a program on a packet: what it returned, and the redirect, `(ifindex, flags)`.
+    ///
+    /// # Errors
+    ///
+    /// A program that is not there, or a fault.
+    pub fn run(&mut self, program: &str, skb: &mut SkBuff) -> Result<(i32, Option<(u32, u64)>), String> {
+        let program = self.node.program(program)?;
+        let run = self.node.kernel.run(program, skb, &mut self.world).map_err(|e| e.to_string())?;
+        Ok((run.return_value, run.redirect.map(|r| (r.ifindex, r.flags))))
+    }
+}
+
 fn packet(row: &Row) -> SkBuff {
     let mut skb = SkBuff::from_frame(&row.frame);
     skb.mark = row.context.mark;
@@ -146,6 +165,33 @@ impl Simulator {
         Ok(outcome)
     }
 
+    /// Packets one after the other on a node with a row's set-up and maps, at a time of the clock in seconds: `each` runs
+    /// programs. What they have left behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`], and what `each` says.
+    pub fn walk(
+        &mut self,
+        row: &Row,
+        start_s: u32,
+        each: &mut dyn FnMut(&mut Walk<'_>) -> Result<(), String>,
+    ) -> Result<Outcome, String> {
+        let key = SetUp::of(row)?;
+        let mut node = match self.standing.remove(&key) {
+            Some(node) => node,
+            None => self.node(row, EngineKind::default())?,
+        };
+        node.clear();
+        node.fill(row, start_s)?;
+        let mut walk = Walk { node: &mut node, world: World::at(start_s) };
+        each(&mut walk)?;
+        let events = walk.world.events;
+        let outcome = Outcome { events, maps: node.dump(), start_s, ..Outcome::default() };
+        self.standing.insert(key, node);
+        Ok(outcome)
+    }
+
     /// A row on a node of its own, to be run again and again.
     ///
     /// # Errors
@@ -154,7 +200,7 @@ impl Simulator {
     pub fn prepare(&self, row: &Row, engine: EngineKind) -> Result<Prepared, String> {
         let mut node = self.node(row, engine)?;
         node.fill(row, START_S)?;
-        let program = node.program(row)?;
+        let program = node.program(row.program)?;
         Ok(Prepared { node, program, packet: packet(row) })
     }
 
@@ -228,16 +274,16 @@ impl Simulator {
 }
 
 impl Node {
-    fn program(&self, row: &Row) -> Result<ProgramId, String> {
-        let object = program::by_name(row.program).ok_or("no such program")?.object;
+    fn program(&self, name: &str) -> Result<ProgramId, String> {
+        let object = program::by_name(name).ok_or("no such program")?.object;
         let load = &self.loads[&(object, if object == Object::Lxc { POD.id } else { 0 })];
-        Ok(*load.programs.get(row.program).ok_or("the object has no such program")?)
+        Ok(*load.programs.get(name).ok_or("the object has no such program")?)
     }
 
     /// Fills the maps, which are empty, and runs the row.
     fn run(&mut self, row: &Row, start_s: u32) -> Result<Outcome, String> {
         self.fill(row, start_s)?;
-        let program = self.program(row)?;
+        let program = self.program(row.program)?;
         let mut skb = packet(row);
         let mut world = World::at(start_s);
         let run = self.kernel.run(program, &mut skb, &mut world).map_err(|e| e.to_string())?;

@@ -11,7 +11,7 @@ use skep_abi::program::{self, Object, PROGRAMS, call};
 use std::collections::BTreeMap;
 
 /// So many cases in a row are about one program and one set-up: filling arrays of programs costs as much as some cases.
-pub const BLOCK: u64 = 256;
+pub const BLOCK: u64 = 64;
 /// Devices of the namespace in which cases run: from 1 on, this many.
 pub const DEVICES: u32 = 13;
 

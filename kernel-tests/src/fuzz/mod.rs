@@ -14,6 +14,8 @@ pub mod random;
 pub mod replay;
 pub mod report;
 pub mod shrink;
+#[cfg(target_os = "linux")]
+pub mod tunnel;
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;

@@ -31,6 +31,8 @@ pub struct Report {
     pub cases: u64,
     /// Packets that the kernel's test runs do not take.
     pub refused: u64,
+    /// Frames that went through real devices and through skep-vm.
+    pub frames: u64,
     /// How long it took.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub elapsed: Duration,
@@ -63,6 +65,11 @@ impl Report {
         for called in outcome.chain.iter().flatten().skip(1) {
             add(&mut self.tail_called, called, 1);
         }
+        self.count_events(outcome);
+    }
+
+    /// Counts what events say.
+    pub fn count_events(&mut self, outcome: &Outcome) {
         for event in &outcome.events {
             match Event::from_bytes(event) {
                 Some(Event::Drop(e)) => {
@@ -83,6 +90,8 @@ impl Report {
     pub fn merge(&mut self, other: Self) {
         self.cases += other.cases;
         self.refused += other.refused;
+        self.frames += other.frames;
+        self.elapsed += other.elapsed;
         let maps = [
             (&mut self.programs, other.programs),
             (&mut self.tail_called, other.tail_called),
@@ -144,9 +153,10 @@ impl fmt::Display for Report {
         let rate = self.cases as f64 / seconds.max(0.001);
         writeln!(
             f,
-            "seed {}: {} cases in {seconds:.0} s ({rate:.0}/s), {} refused by the kernel, {differ} {}",
+            "seed {}: {} cases and {} frames in {seconds:.0} s ({rate:.0} cases/s), {} refused by the kernel, {differ} {}",
             self.seed,
             self.cases,
+            self.frames,
             self.refused,
             if differ == 1 { "difference" } else { "differences" }
         )

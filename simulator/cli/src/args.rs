@@ -107,7 +107,10 @@ pub(crate) struct FuzzKernelArgs {
     /// How many cases
     #[arg(long, default_value_t = 100_000)]
     pub(crate) cases: u64,
-    /// Only cases that enter this program
+    /// How many frames to send through real devices, a VXLAN device among them; otherwise one for fifty cases
+    #[arg(long)]
+    pub(crate) frames: Option<u64>,
+    /// Only cases that enter this program, and no frames unless --frames asks for some
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) program: Option<String>,
     /// Run on so many threads; otherwise one a CPU

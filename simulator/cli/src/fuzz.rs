@@ -23,6 +23,7 @@ fn complain(why: impl Into<String>, help: &str) -> u8 {
 fn kernel(args: &FuzzKernelArgs) -> u8 {
     use crate::args::VerifyOutput;
     use skep_live::fuzz::campaign::{self, Options};
+    use skep_live::fuzz::tunnel;
     use skep_object::ObjectSet;
 
     if let Err(e) = skep_agent_linux::probe() {
@@ -49,6 +50,18 @@ fn kernel(args: &FuzzKernelArgs) -> u8 {
     let progress = progress::Line::new(args.cases);
     let report = campaign::run(&options, |done| progress.show(done));
     progress.clear();
+    // A test run carries no tunnel metadata: real devices show what programs at the tunnel do.
+    let frames = args.frames.unwrap_or(if program.is_some() { 0 } else { args.cases / 50 });
+    let report = report.and_then(|mut report| {
+        if frames > 0 {
+            let progress = progress::Line::new(frames);
+            let sent =
+                tunnel::run(args.seed, frames, &options.kernel, &options.vm, |done| progress.show(done));
+            progress.clear();
+            report.merge(sent?);
+        }
+        Ok(report)
+    });
     let report = match report {
         Ok(report) => report,
         Err(e) => return complain(e, "run it as root on a kernel with BPF"),
