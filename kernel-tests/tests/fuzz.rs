@@ -44,18 +44,23 @@ fn read(path: &Path) -> Result<CaseFile, Failed> {
 }
 
 fn in_vm(path: &Path) -> Result<(), Failed> {
-    Simulator::new(&ObjectSet::built_in())?.run(&read(path)?.row()?)?;
+    let case = read(path)?;
+    if case.sent.is_empty() {
+        Simulator::new(&ObjectSet::built_in())?.run(&case.row()?)?;
+    }
     Ok(())
 }
 
 #[cfg(target_os = "linux")]
 mod kernel {
-    use super::{Failed, ObjectSet, PathBuf, Trial, kept, read};
+    use super::{CaseFile, Failed, ObjectSet, PathBuf, Trial, kept, read};
     use skep_abi::program::{self, Hook, PROGRAMS, Program};
+    use skep_agent_linux::TcxLink;
     use skep_live::alter;
     use skep_live::fuzz::campaign::{self, Options};
     use skep_live::fuzz::replay::{Pair, namespace};
     use skep_live::fuzz::report::Report;
+    use skep_live::fuzz::tunnel;
 
     pub(super) fn open() -> Result<(), &'static str> {
         skep_agent_linux::probe().map_err(|e| e.missing_capability().unwrap_or("bpf"))
@@ -64,6 +69,9 @@ mod kernel {
     pub(super) fn trials() -> Vec<Trial> {
         let mut all = vec![
             Trial::test("kernel/kept_cases_agree", kept_cases_agree),
+            Trial::test("kernel/kept_frames_agree", kept_frames_agree),
+            Trial::test("kernel/frames_agree", frames_agree),
+            Trial::test("canary/frames", frames_canary),
             Trial::test("kernel/random_cases_agree_and_are_not_shallow", random_cases_agree),
         ];
         // One a kind of hook, and one that only a tail call reaches.
@@ -77,14 +85,70 @@ mod kernel {
         let work = || -> Result<Vec<String>, String> {
             let mut pair = Pair::new(ObjectSet::built_in(), &ObjectSet::built_in())?;
             let differ = |path: PathBuf| {
-                let row = read(&path).map_err(|e| e.message().unwrap_or("?").to_owned())?.row()?;
-                let found = pair.differences(&row);
+                let case = read(&path).map_err(|e| e.message().unwrap_or("?").to_owned())?;
+                if !case.sent.is_empty() {
+                    return Ok(None);
+                }
+                let found = pair.differences(&case.row()?);
                 Ok((!found.is_empty()).then(|| format!("{}:\n  {}", path.display(), found.join("\n  "))))
             };
             kept().into_iter().map(differ).filter_map(Result::transpose).collect()
         };
         let wrong = namespace()?.within(work)??;
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+    }
+
+    fn kept_frames_agree() -> Result<(), Failed> {
+        let all: Vec<(PathBuf, CaseFile)> =
+            kept().into_iter().map(|p| read(&p).map(|case| (p, case))).collect::<Result<_, _>>()?;
+        let (paths, cases): (Vec<_>, Vec<_>) = all.into_iter().filter(|(_, c)| !c.sent.is_empty()).unzip();
+        if cases.is_empty() || !TcxLink::is_offered() {
+            return Ok(());
+        }
+        let found = tunnel::replay(&cases, &ObjectSet::built_in())?;
+        let wrong: Vec<String> = paths
+            .iter()
+            .zip(found)
+            .filter(|(_, found)| !found.is_empty())
+            .map(|(path, found)| format!("{}:\n  {}", path.display(), found.join("\n  ")))
+            .collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+    }
+
+    /// Frames through a VXLAN device: both reasons that only tunnel metadata leads to are among those that are met.
+    fn frames_agree() -> Result<(), Failed> {
+        if !TcxLink::is_offered() {
+            return Ok(());
+        }
+        let objects = ObjectSet::built_in();
+        let report = tunnel::run(20, 2_000, &objects, &objects, |_| {})?;
+        println!("{report}");
+        if !report.found.is_empty() {
+            return Err(found(&report).into());
+        }
+        let missing: Vec<&str> =
+            ["INVALID_IDENTITY", "INVALID_VNI", "STALE_OR_UNROUTABLE_IP", "POLICY_DENIED"]
+                .into_iter()
+                .filter(|reason| !report.reasons.contains_key(*reason))
+                .collect();
+        let traces = ["from-overlay", "to-overlay", "to-host", "to-endpoint"];
+        let unseen = traces.iter().filter(|t| !report.traces.contains_key(**t)).count();
+        if missing.is_empty() && unseen == 0 {
+            Ok(())
+        } else {
+            Err(format!("never met: {missing:?}\n{report}").into())
+        }
+    }
+
+    /// A program at the tunnel that only returns "ok" in skep-vm is found by its frames.
+    fn frames_canary() -> Result<(), Failed> {
+        if !TcxLink::is_offered() {
+            return Ok(());
+        }
+        let folder = altered("from_overlay")?;
+        let report =
+            tunnel::run(20, 64, &ObjectSet::built_in(), &ObjectSet::from_folder(folder.path())?, |_| {})?;
+        if report.found.is_empty() { Err("64 frames do not notice".into()) } else { Ok(()) }
     }
 
     fn options(cases: u64) -> Options {
@@ -127,8 +191,8 @@ mod kernel {
         Ok(())
     }
 
-    /// A program that only returns "ok" in skep-vm is found within few cases, and what is kept of it is small.
-    fn canary(name: &'static str) -> Result<(), Failed> {
+    /// Objects in which a program only returns "ok".
+    fn altered(name: &str) -> Result<tempfile::TempDir, Failed> {
         let folder = tempfile::tempdir()?;
         let objects = ObjectSet::built_in();
         for object in program::Object::ALL {
@@ -136,6 +200,12 @@ mod kernel {
             let altered = alter::return_ok(bytes, name).unwrap_or_else(|| bytes.to_vec());
             std::fs::write(folder.path().join(format!("{}.o", object.name())), altered)?;
         }
+        Ok(folder)
+    }
+
+    /// A program that only returns "ok" in skep-vm is found within few cases, and what is kept of it is small.
+    fn canary(name: &'static str) -> Result<(), Failed> {
+        let folder = altered(name)?;
         let program: Option<&'static Program> = program::by_name(name);
         let vm = ObjectSet::from_folder(folder.path())?;
         let report = campaign::run(&Options { program, vm, most: 1, threads: 1, ..options(64) }, |_| {})?;

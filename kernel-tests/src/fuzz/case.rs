@@ -34,6 +34,38 @@ pub struct CaseFile {
     /// What stands in the maps.
     #[serde(default)]
     pub entry: Vec<EntryFile>,
+    /// Frames that go through real devices, in place of `frame` through `program`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sent: Vec<SentFile>,
+}
+
+/// A frame that goes through real devices.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SentFile {
+    /// Where it comes from.
+    pub by: By,
+    /// Of a frame in the tunnel the network identifier.
+    #[serde(default)]
+    pub vni: u32,
+    /// Of a frame in the tunnel the outer source.
+    #[serde(default)]
+    pub source: [u8; 4],
+    /// The frame, in a tunnel the inner one, in hexadecimal.
+    pub frame: String,
+}
+
+/// Where a frame comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// The network, as it is.
+    #[default]
+    Network,
+    /// The network, in the tunnel.
+    Tunnel,
+    /// The pod.
+    Pod,
 }
 
 /// What of the context is not zero.
@@ -91,6 +123,7 @@ impl CaseFile {
             },
             globals: row.globals.iter().map(|(k, v)| ((*k).to_owned(), hex(v))).collect(),
             entry: row.state.0.iter().map(entry).collect(),
+            sent: Vec::new(),
         }
     }
 
@@ -170,7 +203,8 @@ impl EntryFile {
     }
 }
 
-fn bytes(hex: &str) -> Result<Vec<u8>, String> {
+/// Bytes from hexadecimal.
+pub(super) fn bytes(hex: &str) -> Result<Vec<u8>, String> {
     if !hex.is_ascii() || !hex.len().is_multiple_of(2) {
         return Err(format!("`{hex}` is not hexadecimal"));
     }

@@ -11,7 +11,7 @@ use super::packet;
 use super::random::Random;
 use super::report::{Found, Report};
 use crate::frame::Route;
-use crate::fuzz::case::CaseFile;
+use crate::fuzz::case::{self, By, CaseFile, SentFile};
 use crate::kernel::Machine;
 use crate::outcome::{Outcome, differences, hex};
 use crate::row::Row;
@@ -68,6 +68,28 @@ enum Left {
 }
 
 impl Sent {
+    fn file(&self) -> SentFile {
+        match self {
+            Self::Plain(frame) => SentFile { by: By::Network, frame: hex(frame), ..SentFile::default() },
+            Self::ByPod(frame) => SentFile { by: By::Pod, frame: hex(frame), ..SentFile::default() },
+            Self::Tunnelled(vni, source, inner) => {
+                SentFile { by: By::Tunnel, vni: *vni, source: *source, frame: hex(inner) }
+            }
+        }
+    }
+
+    fn of(file: &SentFile) -> Result<Self, String> {
+        let frame = case::bytes(&file.frame)?;
+        if frame.len() <= 14 || frame.len() > INNER {
+            return Err(format!("a frame of {} bytes is not sent here", frame.len()));
+        }
+        Ok(match file.by {
+            By::Network => Self::Plain(frame),
+            By::Pod => Self::ByPod(frame),
+            By::Tunnel => Self::Tunnelled(file.vni & 0x00ff_ffff, file.source, frame),
+        })
+    }
+
     /// The device to write to, and the bytes.
     fn written(&self) -> (u32, Vec<u8>) {
         match self {
@@ -124,6 +146,28 @@ pub fn run(
     let mut report = netns.within(work).map_err(|e| e.to_string())??;
     report.elapsed = started.elapsed();
     Ok(report)
+}
+
+/// The differences of cases whose frames go through real devices, in their order.
+///
+/// # Errors
+///
+/// As [`run`], and a case that is none.
+pub fn replay(cases: &[CaseFile], objects: &ObjectSet) -> Result<Vec<Vec<String>>, String> {
+    let netns = namespace().map_err(|e| e.to_string())?;
+    let work = || -> Result<Vec<Vec<String>>, String> {
+        stay_on_cpu(0).map_err(|e| e.to_string())?;
+        let mut site = Site::new(objects, objects)?;
+        let one = |case: &CaseFile| {
+            let mut row = case.row()?;
+            row.state = row.state.host_address(NODE);
+            let mut frames = case.sent.iter().map(Sent::of).collect::<Result<Vec<_>, _>>()?;
+            frames.push(last());
+            Ok(site.compare(&row, &frames)?.0)
+        };
+        cases.iter().map(one).collect()
+    };
+    netns.within(work).map_err(|e| e.to_string())?
 }
 
 /// The namespace: devices with the numbers that the maps know.
@@ -238,12 +282,9 @@ impl Site {
         report.count_events(&simulated);
         if !found.is_empty() {
             let (row, frames, differences) = self.smaller(row, frames, found)?;
-            let about = format!(
-                "{}\nframes: {}",
-                differences.join("\n"),
-                frames.iter().map(shown).collect::<Vec<_>>().join(", ")
-            );
-            report.found.push(Found { index, differences, case: CaseFile::of(&row, about) });
+            let sent = frames[..frames.len() - 1].iter().map(Sent::file).collect();
+            let case = CaseFile { sent, ..CaseFile::of(&row, differences.join("\n")) };
+            report.found.push(Found { index, differences, case });
         }
         Ok(())
     }
@@ -256,7 +297,8 @@ impl Site {
         mut found: Vec<String>,
     ) -> Result<(Row, Vec<Sent>, Vec<String>), String> {
         let mut at = 0;
-        while at < frames.len() && frames.len() > 1 {
+        // The last frame stays: it says when all have been dealt with.
+        while at + 1 < frames.len() {
             let mut fewer = frames.clone();
             fewer.remove(at);
             match self.compare(&row, &fewer)?.0 {
@@ -356,9 +398,14 @@ fn made(seed: u64, index: u64) -> (Row, Vec<Sent>) {
     // Else the outer packet is no longer this node's.
     row.state = row.state.host_address(NODE);
     let mut frames: Vec<Sent> = (1..FRAMES).map(|_| sent(&mut random)).collect();
-    let last = Route { src_mac: POD.mac, dst_mac: POD.mac, src: WORLD, dst: [198, 51, 100, 1], ttl: 9 };
-    frames.push(Sent::Tunnelled(LAST, OTHER_NODE, last.udp(1, 2, 3)));
+    frames.push(last());
     (row, frames)
+}
+
+/// The frame by which a case ends: no map knows where it goes.
+fn last() -> Sent {
+    let route = Route { src_mac: POD.mac, dst_mac: POD.mac, src: WORLD, dst: [198, 51, 100, 1], ttl: 9 };
+    Sent::Tunnelled(LAST, OTHER_NODE, route.udp(1, 2, 3))
 }
 
 fn sent(random: &mut Random) -> Sent {
@@ -411,6 +458,9 @@ fn simulate(walk: &mut Walk<'_>, sent: &Sent, left: &mut Vec<Left>) -> Result<()
             if verdict.0 != 0 {
                 return go_on(walk, verdict, outer, left);
             }
+            if !is_taken_out(inner) {
+                return Ok(());
+            }
             let mut skb = arrived(inner, TUNNEL_IFINDEX);
             skb.tunnel = Some(Tunnel {
                 id: *vni,
@@ -424,6 +474,16 @@ fn simulate(walk: &mut Walk<'_>, sent: &Sent, left: &mut Vec<Left>) -> Result<()
             go_on(walk, verdict, skb, left)
         }
     }
+}
+
+/// Whether the VXLAN device hands over what it has taken out: the IP header must be whole (`pskb_inet_may_pull`).
+fn is_taken_out(inner: &[u8]) -> bool {
+    inner.len()
+        >= match inner.get(12..14) {
+            Some([0x08, 0x00]) => 14 + 20,
+            Some([0x86, 0xdd]) => 14 + 40,
+            _ => 14,
+        }
 }
 
 type Verdict = (i32, Option<(u32, u64)>);
@@ -472,13 +532,5 @@ fn where_to(left: &Left) -> String {
         Left::By(ifindex, _) => format!("sent by device {ifindex}"),
         Left::ToHost(_) => "come in by skep_host".to_owned(),
         Left::Tunnel(..) => "sent into the tunnel".to_owned(),
-    }
-}
-
-fn shown(sent: &Sent) -> String {
-    match sent {
-        Sent::Plain(frame) => format!("plain {}", hex(frame)),
-        Sent::Tunnelled(vni, source, inner) => format!("VNI {vni} from {source:?} {}", hex(inner)),
-        Sent::ByPod(frame) => format!("by the pod {}", hex(frame)),
     }
 }
