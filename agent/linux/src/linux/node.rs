@@ -97,6 +97,35 @@ impl LinuxNode {
         self.pods.remove(name);
     }
 
+    /// Whether a namespace is known by this name.
+    pub fn has_namespace(&self, name: &str) -> bool {
+        self.pods.contains_key(name)
+    }
+
+    /// Pins bytes beside the node's maps, in place of those of this name, at once or not at all: what an agent must find
+    /// again after a crash and the datapath does not tell. They go with [`clean`] and with the bpffs, as the rest does.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses; for no bytes, too.
+    pub fn remember(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.pins.set_record(name, bytes)
+    }
+
+    /// The bytes that an agent has had remembered under this name.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn remembered(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.pins.record(name)
+    }
+
+    /// The directory of the node's pins, of this version of their layout.
+    pub fn pins(&self) -> &Path {
+        self.pins.root()
+    }
+
     /// A map of the node, by its name.
     pub fn map(&self, name: &str) -> Option<Arc<Map>> {
         self.maps.get(name).cloned()

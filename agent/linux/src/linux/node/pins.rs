@@ -1,4 +1,4 @@
-//! Where a node's maps, loads and links are pinned: `skep/vLAYOUT/{maps,loads,links}` of a bpffs.
+//! Where a node's maps, loads, links and records are pinned: `skep/vLAYOUT/{maps,loads,links,records}` of a bpffs.
 //!
 //! Knows names and paths. The version of the maps' layout stands in the path, so that an agent of another version finds
 //! out before it reads a byte.
@@ -40,7 +40,7 @@ impl Pins {
             return Err(Error::Layout { path: top.join(other), version: LAYOUT_VERSION });
         }
         let root = top.join(own);
-        for directory in ["maps", "loads", "links"] {
+        for directory in ["maps", "loads", "links", "records"] {
             make(&root.join(directory))?;
         }
         Ok(Self { root })
@@ -78,17 +78,24 @@ impl Pins {
         if let Some(calls) = loaded.maps.get(skep_abi::map::CALLS.name) {
             calls.pin(&directory.join(skep_abi::map::CALLS.name))?;
         }
-        let shape = MapShape {
-            name: RECORD.to_owned(),
-            kind: 2,
-            key_size: 4,
-            value_size: record.len() as u32,
-            max_entries: 1,
-            flags: 0,
-        };
-        let map = Map::create(shape)?;
-        map.update(&0_u32.to_ne_bytes(), record)?;
-        map.pin(&directory.join(RECORD))
+        record_map(record)?.pin(&directory.join(RECORD))
+    }
+
+    /// Pins bytes under a name, in place of those that were there: a reader sees the old ones or the new ones.
+    pub(super) fn set_record(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let (new, path) = (self.root.join("records").join("new"), self.root.join("records").join(name));
+        unpin(&new)?;
+        record_map(bytes)?.pin(&new)?;
+        fs::rename(&new, &path).map_err(|e| failed(&path, e))
+    }
+
+    pub(super) fn record(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let map = Map::open(&self.root.join("records").join(name), RECORD)?;
+        map.map(|map| map.lookup(&0_u32.to_ne_bytes())).transpose().map(Option::flatten)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(super) fn remove_load(&self, id: &LoadId) -> Result<(), Error> {
@@ -154,6 +161,22 @@ impl Pins {
         }
         Ok(Some(info.program))
     }
+}
+
+/// An array whose one value is these bytes.
+fn record_map(bytes: &[u8]) -> Result<Map, Error> {
+    const ARRAY: u32 = 2;
+    let shape = MapShape {
+        name: RECORD.to_owned(),
+        kind: ARRAY,
+        key_size: 4,
+        value_size: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+        max_entries: 1,
+        flags: 0,
+    };
+    let map = Map::create(shape)?;
+    map.update(&0_u32.to_ne_bytes(), bytes)?;
+    Ok(map)
 }
 
 /// The links that are pinned below a bpffs, by any version, with their names.
