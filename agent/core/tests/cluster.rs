@@ -259,7 +259,7 @@ fn what_was_given_outlives_who_gave_it() {
     let pod = |name: &str| {
         format!(
             "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\n\
-             spec: {{containers: [{{name: c, image: c}}]}}\n"
+             spec: {{containers: [{{name: c, image: c, ports: [{{containerPort: 80, name: http}}]}}]}}\n"
         )
     };
     let text = |names: &[&str]| names.iter().map(|n| pod(n)).collect::<String>();
@@ -267,6 +267,11 @@ fn what_was_given_outlives_who_gave_it() {
     cluster.replace(&objects(&text(&["b", "c", "d"]))).expect("it is right");
     cluster.replace(&objects(&text(&["d", "c", "b", "e"]))).expect("it is right");
 
+    let json = serde_json::to_string(&cluster.given()).expect("it is data");
+    assert_eq!(
+        serde_json::from_str::<skep_agent_core::Given>(&json).expect("its own words"),
+        cluster.given()
+    );
     let last = objects(&text(&["d", "c", "b", "e"]));
     let anew = Cluster::build(&two_nodes(), &last).expect("it is right").0;
     assert_ne!(pods(&anew), pods(&cluster), "without what was given, numbers are others");

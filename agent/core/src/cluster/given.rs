@@ -5,13 +5,14 @@
 
 use super::{PodInfo, State};
 use crate::change::{Identity, PodKey};
+use serde::{Deserialize, Serialize};
 use skep_abi::identity::{CLUSTER_MAX, CLUSTER_MIN};
 use skep_abi::map::CALL_POLICY;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 /// What a cluster has given.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Given {
     /// To pods with an endpoint, by name.
     pub pods: Vec<GivenPod>,
@@ -22,7 +23,7 @@ pub struct Given {
 }
 
 /// What a pod was given.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GivenPod {
     /// Its name.
     pub key: PodKey,

@@ -24,7 +24,7 @@ pub use load::{Loaded, Program, Spec, Statistics, load, shapes};
 pub use map::{Entry, Map, MapShape};
 pub use netlink::Netlink;
 pub use netns::{Netns, mount_bpffs, private_mounts};
-pub use node::{LinuxNode, clean};
+pub use node::{LinuxNode, NodeLock, clean};
 pub use perf::{Events, PerfReader};
 pub use pin::{LinkInfo, TcxHook, TcxLink, link_ids, unpin};
 pub use raw::{RawMap, RawProgram, RawRan, RawShape};

@@ -33,7 +33,7 @@ pub(super) struct PinnedLink {
 
 impl Pins {
     pub(super) fn below(bpffs: &Path) -> Result<Self, Error> {
-        let top = bpffs.join("skep");
+        let top = top(bpffs);
         let own = format!("v{LAYOUT_VERSION}");
         let other = names(&top)?.into_iter().find(|name| *name != own);
         if let Some(other) = other {
@@ -92,10 +92,6 @@ impl Pins {
     pub(super) fn record(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let map = Map::open(&self.root.join("records").join(name), RECORD)?;
         map.map(|map| map.lookup(&0_u32.to_ne_bytes())).transpose().map(Option::flatten)
-    }
-
-    pub(super) fn root(&self) -> &Path {
-        &self.root
     }
 
     pub(super) fn remove_load(&self, id: &LoadId) -> Result<(), Error> {
@@ -163,6 +159,11 @@ impl Pins {
     }
 }
 
+/// The directory of the pins of all versions.
+pub(super) fn top(bpffs: &Path) -> PathBuf {
+    bpffs.join("skep")
+}
+
 /// An array whose one value is these bytes.
 fn record_map(bytes: &[u8]) -> Result<Map, Error> {
     const ARRAY: u32 = 2;
@@ -181,7 +182,7 @@ fn record_map(bytes: &[u8]) -> Result<Map, Error> {
 
 /// The links that are pinned below a bpffs, by any version, with their names.
 pub(super) fn links(bpffs: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
-    let top = bpffs.join("skep");
+    let top = top(bpffs);
     let mut all = Vec::new();
     for version in names(&top)? {
         let directory = top.join(version).join("links");
@@ -192,7 +193,7 @@ pub(super) fn links(bpffs: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
 
 /// Removes all pins of all versions; where they were, if there were any.
 pub(super) fn remove_all(bpffs: &Path) -> Result<Option<PathBuf>, Error> {
-    let top = bpffs.join("skep");
+    let top = top(bpffs);
     let there = top.exists();
     remove_directory(&top)?;
     Ok(there.then_some(top))
