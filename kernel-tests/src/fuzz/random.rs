@@ -36,7 +36,7 @@ impl Random {
 
     /// A number below `end`, which is not 0.
     pub fn below(&mut self, end: usize) -> usize {
-        (u64::from(self.u32()) * end as u64 >> 32) as usize
+        ((u64::from(self.u32()) * end as u64) >> 32) as usize
     }
 
     /// Whether something that happens in `percent` of all cases happens.
