@@ -171,7 +171,8 @@ impl<'a> Scope<'a> {
         let level = self.running.len() + 1;
         let top = self.slots().stacks + level * STACK;
         let bottom = top - STACK;
-        let fuel = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
+        let allowed = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
+        let fuel = self.kernel.config.fuel.map_or(allowed, i64::from);
         let none = Argument::Number(0);
         let first = match &self.packet {
             _ if program.kind() != ProgramKind::Memory => {
