@@ -156,6 +156,7 @@ mod kernel {
             seed: 20,
             cases,
             program: None,
+            ingress: true,
             threads: 2,
             most: 3,
             engine: EngineKind::default(),

@@ -23,6 +23,8 @@ pub struct Options {
     pub cases: u64,
     /// Only this program.
     pub program: Option<&'static Program>,
+    /// Whether packets may have come in by a device: a kernel before 5.11 takes no such context.
+    pub ingress: bool,
     /// On so many threads.
     pub threads: usize,
     /// Stops after so many differences.
@@ -52,9 +54,10 @@ struct Shared<'a> {
 /// Where the kernel cannot be asked.
 pub fn run(options: &Options, progress: impl Fn(u64) + Sync) -> Result<Report, String> {
     let started = Instant::now();
+    let generator = Generator::new(options.seed, options.program);
     let shared = Shared {
         options,
-        generator: Generator::new(options.seed, options.program),
+        generator: if options.ingress { generator } else { generator.without_ingress() },
         next_block: AtomicU64::new(0),
         done: AtomicU64::new(0),
         found: AtomicU64::new(0),

@@ -42,6 +42,7 @@ fn kernel(args: &FuzzKernelArgs) -> u8 {
         seed: args.seed,
         cases: args.cases,
         program,
+        ingress: true,
         threads: threads.unwrap_or(1),
         most: 10,
         engine: args.engine,

@@ -2,7 +2,10 @@
 //!
 //! A group that comes later is a line of [`GROUPS`].
 
+use skep_abi::program::PROGRAMS;
 use skep_agent_linux::{kernel_release, verify_running_kernel};
+use skep_live::fuzz::campaign::{self, Options};
+use skep_live::fuzz::generate::BLOCK;
 use skep_live::live::LiveWorld;
 use skep_live::qemu::protocol::{CheckOutcome, Line};
 use skep_live::{kernel::Machine, outcome, rows, vm::Simulator};
@@ -10,6 +13,7 @@ use skep_object::ObjectSet;
 use skep_scenario::plan::{Plan, PlanOptions};
 use skep_scenario::report::Status;
 use skep_scenario::run::{RunOptions, Silent, run as run_plan};
+use skep_vm::EngineKind;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,8 +23,16 @@ type Failure = Box<dyn std::error::Error>;
 type Group = fn(&ObjectSet, &mut Results) -> Result<(), Failure>;
 
 /// All groups by name, in the order in which they run.
-const GROUPS: [(&str, Group); 4] =
-    [("verifier", verifier), ("packet-tables", packet_tables), ("scenarios", scenarios), ("panic", panic)];
+const GROUPS: [(&str, Group); 5] = [
+    ("verifier", verifier),
+    ("packet-tables", packet_tables),
+    ("random-cases", random_cases),
+    ("scenarios", scenarios),
+    ("panic", panic),
+];
+
+/// Sixty-four random cases a program: each has a load to itself, and an emulated CPU verifies slowly.
+const RANDOM_CASES: u64 = BLOCK * PROGRAMS.len() as u64;
 
 /// The groups that this run is about, one a line.
 const WANTED: &str = "/groups";
@@ -117,6 +129,30 @@ fn packet_tables(objects: &ObjectSet, results: &mut Results) -> Result<(), Failu
         results.check("packet-tables", row.title(), outcome)?;
     }
     Ok(())
+}
+
+/// Random cases in this kernel and in skep-vm.
+fn random_cases(objects: &ObjectSet, results: &mut Results) -> Result<(), Failure> {
+    let options = Options {
+        seed: 6,
+        cases: RANDOM_CASES,
+        program: None,
+        ingress: !lacks(INGRESS_IFINDEX)?,
+        threads: 1,
+        most: 3,
+        engine: EngineKind::default(),
+        kernel: objects.clone(),
+        vm: objects.clone(),
+    };
+    let outcome = match campaign::run(&options, |_| {}) {
+        Ok(report) if report.found.is_empty() => CheckOutcome::Passed,
+        Ok(report) => {
+            let found = report.found.iter().map(|f| format!("case {}: {}", f.index, f.case.about));
+            CheckOutcome::Failed(found.collect::<Vec<_>>().join("; "))
+        }
+        Err(why) => CheckOutcome::Failed(why),
+    };
+    results.check("random-cases", format!("seed {}, {} cases", options.seed, options.cases), outcome)
 }
 
 /// Every folder below /scenarios in this kernel, each step a check, judged as `skep run --on kernel` judges it.
