@@ -7,6 +7,7 @@ use skep_vm::EngineKind;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 /// A World, and what the command does with it once a scenario has ended.
 pub(crate) enum Place {
@@ -33,7 +34,22 @@ pub(crate) fn open(on: On, args: &RunArgs) -> Result<Place, SetupError> {
 /// The simulator, with the objects of a folder or the built-in ones.
 fn sim(objects: Option<&Path>, pcap: Option<&Path>, engine: EngineKind) -> Result<Place, SetupError> {
     let options = SimOptions { objects: objects.map(Path::to_owned), capture: pcap.is_some(), engine };
-    Ok(Place::Sim { world: Box::new(SimWorld::new(options)?), pcap: pcap.map(Path::to_owned) })
+    let world = SimWorld::new(options)?;
+    tell_engines(engine, &world);
+    Ok(Place::Sim { world: Box::new(world), pcap: pcap.map(Path::to_owned) })
+}
+
+/// What `auto` has chosen, once: each scenario has a world of its own, and the same objects.
+fn tell_engines(asked: EngineKind, world: &SimWorld) {
+    static TOLD: Once = Once::new();
+    if asked != EngineKind::Auto {
+        return;
+    }
+    TOLD.call_once(|| {
+        let all: Vec<_> = world.engines().map(|(o, engine)| format!("{engine} for {}.o", o.name())).collect();
+        // Not on stdout: what is reported does not depend on the engine.
+        eprintln!("engine: {}", all.join(", "));
+    });
 }
 
 /// The running kernel.

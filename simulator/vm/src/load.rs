@@ -78,6 +78,14 @@ fn slots(kernel: &mut Kernel, object: &Object, maps: &[MapId], loaded: &Loaded) 
 }
 
 impl Kernel {
+    /// A data section of a loaded object ([`Object::data`]), as its programs see it now. `None` if the object has none of
+    /// this name, or is not the one that was loaded.
+    pub fn data(&self, loaded: &Loaded, object: &Object, name: &str) -> Option<Vec<u8>> {
+        let section = object.data().position(|(n, _)| n == name)?;
+        let (at, len) = loaded.globals.get(section)?;
+        Some(self.arena.slice(*at, *len).to_vec())
+    }
+
     /// The bytes of a global of a loaded object, as its programs see them now. `None` if the object has none of this
     /// name, or is not the one that was loaded.
     pub fn global(&self, loaded: &Loaded, object: &Object, name: &str) -> Option<Vec<u8>> {

@@ -133,7 +133,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) cpu: u32,
     /// Which engine executes
-    #[arg(long, value_enum, default_value_t = Engine::Checked)]
+    #[arg(long, value_enum, default_value_t = Engine::Auto)]
     pub(super) engine: Engine,
     /// What the monotonic clock shows, in nanoseconds; it stands still
     #[arg(long, value_name = "NS", default_value_t = 1_000_000_000)]
@@ -175,6 +175,8 @@ pub(super) enum Output {
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Engine {
+    /// rbpf-jit for an object that a kernel is known to have verified, else checked
+    Auto,
     /// Ours: checks every access, finds what is read before it was written, knows what ran
     Checked,
     /// rbpf's interpreter: checks next to nothing
@@ -186,6 +188,7 @@ pub(super) enum Engine {
 impl From<Engine> for EngineKind {
     fn from(engine: Engine) -> Self {
         match engine {
+            Engine::Auto => Self::Auto,
             Engine::Checked => Self::Checked,
             Engine::Rbpf => Self::Rbpf,
             Engine::RbpfJit => Self::RbpfJit,
