@@ -34,22 +34,7 @@ pub(crate) fn open(on: On, args: &RunArgs) -> Result<Place, SetupError> {
 /// The simulator, with the objects of a folder or the built-in ones.
 fn sim(objects: Option<&Path>, pcap: Option<&Path>, engine: EngineKind) -> Result<Place, SetupError> {
     let options = SimOptions { objects: objects.map(Path::to_owned), capture: pcap.is_some(), engine };
-    let world = SimWorld::new(options)?;
-    tell_engines(engine, &world);
-    Ok(Place::Sim { world: Box::new(world), pcap: pcap.map(Path::to_owned) })
-}
-
-/// What `auto` has chosen, once: each scenario has a world of its own, and the same objects.
-fn tell_engines(asked: EngineKind, world: &SimWorld) {
-    static TOLD: Once = Once::new();
-    if asked != EngineKind::Auto {
-        return;
-    }
-    TOLD.call_once(|| {
-        let all: Vec<_> = world.engines().map(|(o, engine)| format!("{engine} for {}.o", o.name())).collect();
-        // Not on stdout: what is reported does not depend on the engine.
-        eprintln!("engine: {}", all.join(", "));
-    });
+    Ok(Place::Sim { world: Box::new(SimWorld::new(options)?), pcap: pcap.map(Path::to_owned) })
 }
 
 /// The running kernel.
@@ -80,6 +65,21 @@ impl Place {
             Self::Sim { world, .. } => &mut **world,
             #[cfg(all(feature = "kernel", target_os = "linux"))]
             Self::Kernel(world) => &mut **world,
+        }
+    }
+
+    /// Says what `auto` has chosen, once: each scenario has a world of its own, and the same objects. Not on stdout: what
+    /// is reported does not depend on the engine.
+    pub(crate) fn tell_engines(&self, asked: EngineKind) {
+        static TOLD: Once = Once::new();
+        #[cfg_attr(
+            not(all(feature = "kernel", target_os = "linux")),
+            expect(irrefutable_let_patterns, reason = "without the kernel there is one kind of place")
+        )]
+        let Self::Sim { world, .. } = self else { return };
+        if asked == EngineKind::Auto {
+            let each = world.engines().map(|(object, engine)| format!("{engine} for {}.o", object.name()));
+            TOLD.call_once(|| eprintln!("engine: {}", each.collect::<Vec<_>>().join(", ")));
         }
     }
 
