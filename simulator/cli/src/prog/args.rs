@@ -205,6 +205,22 @@ pub(super) enum Kind {
     Action,
     /// XDP
     Xdp,
+    /// A cgroup's packets, from their network headers on
+    CgroupSkb,
+    /// A cgroup's sockets, as they are made, bound or released
+    CgroupSock,
+    /// A cgroup's addresses: bind, connect, sendmsg and their like
+    CgroupSockAddr,
+    /// A cgroup's socket options
+    CgroupSockopt,
+    /// Events of TCP connections
+    SockOps,
+    /// Messages on sockets in maps
+    SkMsg,
+    /// Streams of sockets in maps
+    SkSkb,
+    /// A socket filter
+    SocketFilter,
 }
 
 impl From<Kind> for ProgramKind {
@@ -213,6 +229,14 @@ impl From<Kind> for ProgramKind {
             Kind::SchedCls => Self::SchedClassifier,
             Kind::Action => Self::SchedAction,
             Kind::Xdp => Self::Xdp,
+            Kind::CgroupSkb => Self::CgroupSkb,
+            Kind::CgroupSock => Self::CgroupSock,
+            Kind::CgroupSockAddr => Self::CgroupSockAddr,
+            Kind::CgroupSockopt => Self::CgroupSockopt,
+            Kind::SockOps => Self::SockOps,
+            Kind::SkMsg => Self::SkMsg,
+            Kind::SkSkb => Self::SkSkb,
+            Kind::SocketFilter => Self::SocketFilter,
         }
     }
 }

@@ -102,6 +102,8 @@ pub(crate) struct Site<'a> {
     pub(crate) value: &'a dyn Fn(Value) -> u64,
     /// How long the data section is that a value lies in, and where it starts.
     pub(crate) section: &'a dyn Fn(usize) -> Range<u64>,
+    /// Whether programs may not write to a data section.
+    pub(crate) read_only: &'a dyn Fn(usize) -> bool,
     /// All that programs may touch.
     pub(crate) memory: Range<u64>,
     /// Whether a kernel has verified it.
