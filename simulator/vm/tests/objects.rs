@@ -48,6 +48,44 @@ fn run(kernel: &mut Kernel, loaded: &Loaded, program: &str, data: &[u8], mark: u
     kernel.test_run(loaded.programs[program], &input, &mut World).expect("it does nothing wrong")
 }
 
+/// Symbols that nobody defines are numbers that the load gives by name.
+#[test]
+fn the_loader_patches_numbers_by_name() {
+    let object = object!("patched").only(&["patched"]).unwrap();
+    assert_eq!(object.externs(), ["ENDPOINT_ID", "SEED"]);
+    let mut kernel = kernel();
+    let mut spec = LoadSpec::default();
+    let missing = kernel.load(&object, &spec).unwrap_err().to_string();
+    assert!(missing.starts_with("section tc, program patched, instruction "), "{missing}");
+    assert!(
+        missing.ends_with(": SEED is left to the loader: the load must give a value for it"),
+        "{missing}"
+    );
+    spec.globals.insert("ENDPOINT_ID".into(), vec![0x34, 0x12]);
+    spec.globals.insert("SEED".into(), 0x0000_0007_0000_0001_u64.to_le_bytes().to_vec());
+    for engine in [EngineKind::Checked, EngineKind::Rbpf] {
+        let mut kernel = Kernel::new(&KernelConfig { engine, ..KernelConfig::default() });
+        let loaded = kernel.load(&object, &spec).unwrap();
+        let output = run(&mut kernel, &loaded, "patched", &syn([10, 0, 0, 1], 80), 0);
+        assert_eq!((output.return_value, output.context[8]), (0x1234 + 3, 7), "{engine}");
+    }
+    spec.globals.insert("SEED".into(), vec![0; 9]);
+    let long = kernel.load(&object, &spec).unwrap_err().to_string();
+    assert_eq!(long, "global SEED: a loader's value has 1 to 8 bytes and this 9");
+}
+
+#[test]
+fn constants_are_read_only() {
+    let object = object!("patched").only(&["spoils"]).unwrap();
+    let mut kernel = kernel();
+    let loaded = kernel.load(&object, &LoadSpec::default()).unwrap();
+    let input = TestInput { data: &syn([10, 0, 0, 1], 80), ..TestInput::default() };
+    let fault = kernel.test_run(loaded.programs["spoils"], &input, &mut World).unwrap_err().to_string();
+    let wanted =
+        "program spoils, instruction 3: store of 4 bytes at the read-only data section+0: it is read only";
+    assert_eq!(fault, wanted);
+}
+
 #[test]
 fn sections_of_iproute2_fill_a_program_array() {
     let object = object!("legacy");
