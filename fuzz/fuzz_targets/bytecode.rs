@@ -4,7 +4,7 @@
 mod world;
 
 use libfuzzer_sys::fuzz_target;
-use skep_vm::{EngineKind, Kernel, KernelConfig, LoadSpec, MapDef, Object, ProgramKind, TestInput};
+use skep_vm::{MapDef, Object, ProgramKind};
 
 fuzz_target!(|bytes: &[u8]| {
     let [kind, len, code @ ..] = bytes else { return };
@@ -21,9 +21,5 @@ fuzz_target!(|bytes: &[u8]| {
     let maps = [def("hash", 1), def("array", 2)];
     let Ok(object) = Object::from_instructions("program", kind, code, &maps) else { return };
     let _ = object.listing("program");
-    let mut kernel = Kernel::new(&KernelConfig { cpus: 2, engine: EngineKind::Checked, memory: 4 << 20, ..KernelConfig::default() });
-    let Ok(loaded) = kernel.load(&object, &LoadSpec::default()) else { return };
-    let data = vec![0x11; 14 + usize::from(*len)];
-    let input = TestInput { data: &data, ..TestInput::default() };
-    let _ = kernel.test_run(loaded.programs["program"], &input, &mut world::Still);
+    world::run_all(&object, &vec![0x11; 14 + usize::from(*len)]);
 });

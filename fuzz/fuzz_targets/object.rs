@@ -4,7 +4,7 @@
 mod world;
 
 use libfuzzer_sys::fuzz_target;
-use skep_vm::{EngineKind, Kernel, KernelConfig, LoadSpec, Object, TestInput};
+use skep_vm::Object;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(object) = Object::parse(bytes) else { return };
@@ -16,10 +16,5 @@ fuzz_target!(|bytes: &[u8]| {
     for global in object.globals() {
         let _ = object.global_value(&global.name);
     }
-    let mut kernel = Kernel::new(&KernelConfig { cpus: 2, engine: EngineKind::Checked, memory: 4 << 20, ..KernelConfig::default() });
-    let Ok(loaded) = kernel.load(&object, &LoadSpec::default()) else { return };
-    let input = TestInput { data: &[0x45; 60], ..TestInput::default() };
-    for id in loaded.programs.values() {
-        let _ = kernel.test_run(*id, &input, &mut world::Still);
-    }
+    world::run_all(&object, &[0x45; 60]);
 });

@@ -7,14 +7,12 @@
 mod drops;
 mod evidence;
 mod fabric;
-mod http;
 mod inspect;
 mod member;
 mod pod;
 mod record;
 mod traffic;
 mod walk;
-mod words;
 
 use drops::DropWatch;
 use evidence::Carried;
@@ -27,6 +25,7 @@ use skep_abi::program::Object;
 use skep_agent_core::desired::{POD_DEVICE, VXLAN_DEVICE};
 use skep_agent_core::{
     Action, Cluster, Config, Event, NodeEntry, NodeInfo, Performed, PodInfo, PodKey, Request, Step, Switches,
+    model,
 };
 use skep_agent_linux::{Error, monotonic_ns, probe, set_offloads_off};
 use skep_manifest::{Loaded, Options};
@@ -34,7 +33,7 @@ use skep_object::ObjectSet;
 use skep_scenario::world::{Labelled, Target};
 use skep_scenario::{
     Capability, Change, ClusterSpec, Diagnostic, Evidence, FlowId, Network, Offers, Query, SetupError,
-    Snapshot, Stimulus, Until, World,
+    Snapshot, Stimulus, Tables, Until, World,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -468,24 +467,20 @@ impl Built {
             Query::Objects => Snapshot::Objects(BTreeMap::new()),
             Query::Nodes => Snapshot::Nodes(self.cluster.nodes().keys().cloned().collect()),
             Query::Metrics { node } => {
-                Snapshot::Metrics(member(node)?.call(|s| inspect::metrics(s)).map_err(refused)?)
+                Snapshot::Metrics(member(node)?.call(|s| s.metrics()).map_err(refused)?)
             }
             Query::Conntrack { node } => {
                 let now_s = monotonic_ns() / 1_000_000_000;
-                Snapshot::Conntrack(
-                    member(node)?.call(move |s| inspect::conntrack(s, now_s)).map_err(refused)?,
-                )
+                Snapshot::Conntrack(member(node)?.call(move |s| s.conntrack(now_s)).map_err(refused)?)
             }
             Query::Policy { pod } => {
                 let info = self.cluster.pods().get(&pod_key(pod)?).filter(|p| !p.host_network);
                 let info = info.ok_or_else(|| SetupError::Refused(format!("pod {pod} has no endpoint")))?;
-                let endpoint = info.endpoint;
-                Snapshot::Policy(
-                    member(&info.node)?.call(move |s| inspect::policy(s, endpoint)).map_err(refused)?,
-                )
+                let map = model::policy_map_name(info.endpoint);
+                Snapshot::Policy(member(&info.node)?.call(move |s| s.policy(&map)).map_err(refused)?)
             }
             Query::Ipcache { node } => {
-                Snapshot::Ipcache(member(node)?.call(|s| inspect::ipcache(s)).map_err(refused)?)
+                Snapshot::Ipcache(member(node)?.call(|s| s.ipcache()).map_err(refused)?)
             }
             Query::Endpoints { node } => {
                 let here = |p: &&PodInfo| p.node == *node && !p.host_network;
@@ -494,7 +489,7 @@ impl Built {
             }
             Query::Map { node, name } => {
                 let wanted = name.clone();
-                let map = member(node)?.call(move |s| inspect::map(s, &wanted)).map_err(refused)?;
+                let map = member(node)?.call(move |s| s.bytes(&wanted)).map_err(refused)?;
                 Snapshot::Map(
                     map.ok_or_else(|| SetupError::Refused(format!("node {node} has no map {name}")))?,
                 )

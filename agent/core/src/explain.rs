@@ -5,6 +5,7 @@ use crate::policy::{Direction, EntryKey, Origin, PolicyKey, PolicyMap, RuleRef};
 use skep_abi::event::{MatchType, PolicyVerdictNotify};
 use skep_abi::{identity, map};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 /// Why a policy decided as it did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,6 +59,31 @@ impl Agent {
     /// The revision of the node's policies: it rises whenever a policy map of any of its endpoints changes.
     pub fn policy_revision(&self) -> u64 {
         self.history.revision
+    }
+
+    /// A verdict in words: the rules that decided, else the default that did.
+    pub fn verdict_text(&self, verdict: &PolicyVerdictNotify) -> String {
+        match self.explain_verdict(verdict) {
+            Some(why) if !why.rules.is_empty() => {
+                let rules = why
+                    .rules
+                    .iter()
+                    .map(|r| format!("NetworkPolicy {} {}[{}]", r.policy, r.direction.name(), r.index));
+                rules.collect::<Vec<_>>().join(", ")
+            }
+            Some(why) => why.default.unwrap_or_default(),
+            None => format!("endpoint {} is not known to the agent", verdict.source),
+        }
+    }
+
+    /// An identity in words: the pod that has the address, if that is its identity, else the reserved name, else labels.
+    pub fn identity_name(&self, id: u32, ip: Option<Ipv4Addr>) -> String {
+        let pod = ip.filter(|ip| self.identity_of(*ip) == id).and_then(|ip| self.pod_at(ip));
+        match (pod, identity::reserved_name(id)) {
+            (Some(pod), _) => pod.to_string(),
+            (None, Some(name)) => format!("reserved:{name}"),
+            (None, None) => self.identity_text(id).join(","),
+        }
     }
 
     /// Why a policy decided as it did; `None` if the endpoint is not known or the event is malformed.

@@ -5,14 +5,13 @@
 
 use super::record::{Log, Record, What, whole};
 use super::walk::ends_of;
-use super::words::policy_fact;
 use skep_abi::event::Event as DatapathEvent;
-use skep_abi::map::EVENTS;
+use skep_abi::map::{EVENTS, METRIC_INGRESS};
 use skep_agent_core::desired::POD_DEVICE;
 use skep_agent_core::{Agent, Config, Event, Link, Performed, Time, drive, start};
 use skep_agent_linux::{Error, LinuxNode, Netns, PerfReader, Tap, monotonic_ns, mount_bpffs, private_mounts};
 use skep_object::ObjectSet;
-use skep_scenario::FrameView;
+use skep_scenario::{Fact, FrameView, Tables};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -267,7 +266,8 @@ impl Site {
             DatapathEvent::PolicyVerdict(v) => {
                 let view = FrameView::ethernet(&whole(&frame, len as usize), 0);
                 let (source, destination) = ends_of(&view);
-                Some(policy_fact(&self.agent, v, source, destination))
+                let remote = if v.dir() == METRIC_INGRESS { source } else { destination };
+                Some(Fact::policy(v, self.identity(v.remote_label, remote), self.agent.verdict_text(v)))
             }
             _ => None,
         };

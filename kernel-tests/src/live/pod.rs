@@ -2,7 +2,6 @@
 //!
 //! Knows sockets. Does not know policies, nor which node a pod is on.
 
-use super::http;
 use skep_agent_core::{ContainerPort, Protocol};
 use skep_agent_linux::{Error, Netns};
 use socket2::{Domain, Socket, Type};
@@ -153,7 +152,7 @@ fn connection(mut stream: TcpStream, peer: SocketAddr) {
             return;
         }
         input.extend_from_slice(&chunk[..len]);
-        while let Some(reply) = http::serve(&mut input, client) {
+        while let Some(reply) = skep_httpbin::serve(&mut input, client) {
             if stream.write_all(&reply).is_err() {
                 return;
             }

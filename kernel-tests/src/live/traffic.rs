@@ -2,7 +2,6 @@
 //!
 //! Knows sockets and when a flow has come as far as was asked. Does not know what its packets went through.
 
-use super::http;
 use super::pod::abort_at_close;
 use skep_agent_linux::{Error, Netns, hear_icmp_errors};
 use skep_scenario::world::{CONNECT_TIMEOUT, HTTP_TIMEOUT, PING_INTERVAL, SEND_SETTLE};
@@ -124,7 +123,7 @@ pub(super) fn start(
         Stimulus::Http { port, path, .. } => {
             let (socket, sport) = bound(Type::STREAM, None)?;
             let host = if *port == 80 { to.to_string() } else { format!("{to}:{port}") };
-            let (request, server) = (http::request(&host, path), v4(to, *port));
+            let (request, server) = (skep_httpbin::request(&host, path), v4(to, *port));
             (tuple(6, sport, *port), std::thread::spawn(move || get(&work, socket, server, &request, hold)))
         }
         Stimulus::Connect { port, .. } => {
@@ -256,7 +255,7 @@ fn get(shared: &Shared, socket: Socket, server: SocketAddr, request: &[u8], hold
             hold = None;
         }
         stream.write_all(request)?;
-        let (mut response, mut chunk) = (http::Response::default(), [0; CHUNK]);
+        let (mut response, mut chunk) = (skep_httpbin::Response::default(), [0; CHUNK]);
         while !response.complete() {
             if let Some(Hold::Bytes(bytes)) = hold
                 && response.status.is_some()
@@ -268,7 +267,7 @@ fn get(shared: &Shared, socket: Socket, server: SocketAddr, request: &[u8], hold
             let left = deadline.saturating_duration_since(Instant::now());
             stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             let len = stream.read(&mut chunk)?;
-            if len == 0 || !response.read(&chunk[..len]) {
+            if len == 0 || response.read(&chunk[..len]).is_err() {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
             shared.change(|p| {

@@ -4,8 +4,8 @@
 //! Every value is copied from an event or a frame. That a run has ended without a drop and without a redirect is told by
 //! what it did not say.
 
+use super::inspect::identity;
 use super::record::{Key, Record, What, whole};
-use super::words::identity_name;
 use skep_abi::event::{DropNotify, Event, TraceNotify, TracePoint};
 use skep_abi::map::METRIC_INGRESS;
 use skep_agent_core::Agent;
@@ -475,7 +475,7 @@ impl Ends<'_> {
     /// Takes the identities that an event tells; 0 tells nothing.
     fn know(&self, hop: &mut Hop, source: u32, destination: u32) {
         let name = |number: u32, ip| {
-            (number != skep_abi::identity::UNKNOWN).then(|| identity_name(&self.node.agent, number, ip))
+            (number != skep_abi::identity::UNKNOWN).then(|| identity(&self.node.agent, number, ip))
         };
         if let Some(identity) = name(source, self.src) {
             hop.src_identity = Some(identity);

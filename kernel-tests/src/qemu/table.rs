@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Where tables stand, from the workspace's root.
 pub const FOLDER: &str = "ci/verifier";
+/// The pages that show them, from the workspace's root.
+pub const PAGES: [&str; 2] = ["docs/verifier.md", "README.md"];
 /// Growth beyond one part in this many fails.
 pub const GROWTH_LIMIT: u64 = 10;
 
@@ -238,6 +240,33 @@ pub fn markdown(tables: &[(String, Table)]) -> String {
         text += &format!("| {object} | {name} | {} |\n", cells.join(" | "));
     }
     text
+}
+
+/// Between which lines of a page the tables stand.
+const BEGIN: &str = "<!-- tables: written by `cargo xtask kernels --update` -->\n";
+const END: &str = "<!-- end of tables -->";
+
+/// A page's text before, of and after its tables.
+///
+/// # Errors
+///
+/// If one of the lines between which they stand is missing.
+fn parts<'a>(path: &Path, text: &'a str) -> Result<[&'a str; 3]> {
+    let missing = |line: &str| Problem(format!("{}: no line `{}`", path.display(), line.trim_end()));
+    let (before, rest) = text.split_once(BEGIN).ok_or_else(|| missing(BEGIN))?;
+    let (tables, after) = rest.split_once(END).ok_or_else(|| missing(END))?;
+    Ok([before, tables, after])
+}
+
+/// Puts tables into the page that shows them.
+///
+/// # Errors
+///
+/// If the page cannot be read or written, or has no place for them.
+pub fn show(page: &Path, tables: &str) -> Result<()> {
+    let text = std::fs::read_to_string(page).doing(page.display())?;
+    let [before, _, after] = parts(page, &text)?;
+    std::fs::write(page, format!("{before}{BEGIN}\n{tables}\n{END}{after}")).doing(page.display())
 }
 
 #[cfg(test)]

@@ -99,11 +99,27 @@ fn every_kernel_has_a_table_with_every_program_of_the_contract() {
 }
 
 #[test]
-fn the_page_shows_the_committed_tables() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verifier.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    assert!(
-        page.contains(&markdown(&committed())),
-        "docs/verifier.md is old: `cargo xtask kernels --markdown`"
-    );
+fn the_pages_show_the_committed_tables() {
+    for page in PAGES {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let [_, shown, _] = parts(&path, &text).unwrap();
+        assert_eq!(
+            shown.trim(),
+            markdown(&committed()).trim(),
+            "{page} is old: `cargo xtask kernels --update`"
+        );
+    }
+}
+
+#[test]
+fn a_page_without_a_place_for_tables_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("page.md");
+    std::fs::write(&path, format!("a\n{BEGIN}old\n{END}\nb")).unwrap();
+    show(&path, "new\n").unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("a\n{BEGIN}\nnew\n\n{END}\nb"));
+    std::fs::write(&path, BEGIN).unwrap();
+    let problem = show(&path, "new").unwrap_err().to_string();
+    assert!(problem.contains("page.md: no line `<!-- end of tables -->`"), "{problem}");
 }

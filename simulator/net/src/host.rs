@@ -2,8 +2,8 @@
 //! them. It sees IPv4 packets only; neighbours, routes and everything below are the namespace's.
 
 use crate::flow::Flow;
-use crate::http::{self, Response};
 use crate::{FlowId, Hold, Outcome, Random};
+use skep_httpbin::Response;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -375,7 +375,7 @@ impl Accepted {
                 Service::Http => self.input.extend_from_slice(&read),
             }
             if self.service == Service::Http
-                && let Some(reply) = http::serve(&mut self.input, client)
+                && let Some(reply) = skep_httpbin::serve(&mut self.input, client)
             {
                 self.output.extend_from_slice(&reply);
             }

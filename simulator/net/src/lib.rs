@@ -34,7 +34,7 @@ mod flow;
 mod frame;
 mod hooks;
 mod host;
-mod http;
+
 mod id;
 mod namespace;
 mod net;

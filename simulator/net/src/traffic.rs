@@ -113,7 +113,7 @@ impl Net {
         request: HttpRequest,
         options: FlowOptions,
     ) -> Result<FlowId, NetError> {
-        let task = Task::Http(crate::http::request(&request.host, &request.path));
+        let task = Task::Http(skep_httpbin::request(&request.host, &request.path));
         self.start(ns, (request.address, request.port), task, options)
     }
 
@@ -411,7 +411,7 @@ impl Net {
         let Some(flow) = self.active_flow(ns, |t| *t == tuple) else { return false };
         flow.state.received += 1;
         flow.state.bytes += payload.len() as u64;
-        flow.state.body = payload[..payload.len().min(crate::http::KEPT_BODY)].to_vec();
+        flow.state.body = payload[..payload.len().min(skep_httpbin::KEPT_BODY)].to_vec();
         flow.finish(Outcome::Completed);
         self.wake_host(ns, self.now);
         true

@@ -5,6 +5,8 @@
 
 use crate::frame::{FiveTuple, FrameView, MacAddr};
 use serde::{Serialize, Serializer};
+use skep_abi::event::PolicyVerdictNotify;
+use skep_abi::map::METRIC_INGRESS;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -364,6 +366,22 @@ pub enum Fact {
     },
     /// Anything else worth a word.
     Note(String),
+}
+
+impl Fact {
+    /// What a policy decided, as its event tells: `remote` is the other end's identity, `rule` what decided, in words.
+    pub fn policy(verdict: &PolicyVerdictNotify, remote: Identity, rule: String) -> Self {
+        let ingress = verdict.dir() == METRIC_INGRESS;
+        Self::Policy {
+            direction: if ingress { PolicyDirection::Ingress } else { PolicyDirection::Egress },
+            remote,
+            protocol: verdict.proto,
+            port: verdict.dst_port.to_host(),
+            allowed: verdict.verdict >= 0,
+            match_type: verdict.match_type().map_or("?", |m| m.name()).to_owned(),
+            rule,
+        }
+    }
 }
 
 /// What an ipcache look-up found.

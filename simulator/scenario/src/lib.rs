@@ -21,6 +21,7 @@ pub mod run;
 pub mod schema;
 pub mod snapshot;
 pub mod suggest;
+pub mod tables;
 pub mod trace;
 pub mod units;
 pub mod world;
@@ -31,6 +32,7 @@ pub use evidence::{
 };
 pub use frame::{FiveTuple, FrameView, MacAddr};
 pub use snapshot::{Query, Snapshot};
+pub use tables::Tables;
 pub use world::{
     Capability, Change, ClusterSpec, Fault, FlowId, Network, NodeEntry, Offers, Routing, Stimulus, Target,
     Until, World,

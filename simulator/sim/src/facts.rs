@@ -11,7 +11,7 @@ use skep_abi::map::{
 };
 use skep_agent_core::Agent;
 use skep_packet::Tunnel;
-use skep_scenario::evidence::{EndpointFact, IpcacheFact, PolicyDirection};
+use skep_scenario::evidence::{EndpointFact, IpcacheFact};
 use skep_scenario::snapshot::ConntrackEntry;
 use skep_scenario::{Fact, HookPoint, Identity, MacAddr};
 use skep_vm::{Access, Op, Run};
@@ -220,29 +220,8 @@ impl Scene<'_> {
     }
 
     fn policy_fact(&self, verdict: &PolicyVerdictNotify) -> Fact {
-        let ingress = verdict.dir() == METRIC_INGRESS;
-        let remote = if ingress { self.source } else { self.destination };
-        let rule = match self.agent.explain_verdict(verdict) {
-            Some(why) if !why.rules.is_empty() => {
-                let rules: Vec<String> = why
-                    .rules
-                    .iter()
-                    .map(|r| format!("NetworkPolicy {} {}[{}]", r.policy, r.direction.name(), r.index))
-                    .collect();
-                rules.join(", ")
-            }
-            Some(why) => why.default.unwrap_or_default(),
-            None => format!("endpoint {} is not known to the agent", verdict.source),
-        };
-        Fact::Policy {
-            direction: if ingress { PolicyDirection::Ingress } else { PolicyDirection::Egress },
-            remote: self.name(verdict.remote_label, remote),
-            protocol: verdict.proto,
-            port: verdict.dst_port.to_host(),
-            allowed: verdict.verdict >= 0,
-            match_type: verdict.match_type().map_or("?", |m| m.name()).to_owned(),
-            rule,
-        }
+        let remote = if verdict.dir() == METRIC_INGRESS { self.source } else { self.destination };
+        Fact::policy(verdict, self.name(verdict.remote_label, remote), self.agent.verdict_text(verdict))
     }
 
     fn read_missed_tail_calls(&self, hop: &mut ProgramRun) {
@@ -259,19 +238,13 @@ impl Scene<'_> {
     }
 
     fn name(&self, number: u32, ip: Option<Ipv4Addr>) -> Identity {
-        identity_name(self.agent, number, ip)
+        identity(self.agent, number, ip)
     }
 }
 
-/// An identity in words: the pod that has the address, if that is its identity, else a reserved name, else labels.
-pub(crate) fn identity_name(agent: &Agent, number: u32, ip: Option<Ipv4Addr>) -> Identity {
-    let pod = ip.filter(|ip| agent.identity_of(*ip) == number).and_then(|ip| agent.pod_at(ip));
-    let text = match (pod, skep_abi::identity::reserved_name(number)) {
-        (Some(pod), _) => pod.to_string(),
-        (None, Some(name)) => format!("reserved:{name}"),
-        (None, None) => agent.identity_text(number).join(","),
-    };
-    Identity { number, text }
+/// An identity in words.
+pub(crate) fn identity(agent: &Agent, number: u32, ip: Option<Ipv4Addr>) -> Identity {
+    Identity { number, text: agent.identity_name(number, ip) }
 }
 
 /// Whether an event is that of the policy program where a run has two hops: what is about ingress, and the end of the

@@ -8,16 +8,17 @@ use crate::machine::Machine;
 use crate::node::{Host, Objects, UPLINK};
 use skep_abi::Mac;
 use skep_abi::program::Object;
-use skep_agent_core::{Cluster, Config, NodeInfo, PodKey, Switches};
+use skep_agent_core::{Cluster, Config, NodeInfo, PodKey, Switches, model};
 use skep_manifest::{Errors, Loaded, Options};
 use skep_net::{Net, NetError};
 use skep_object::ObjectSet;
 use skep_scenario::world::{Labelled, Network, Target};
 use skep_scenario::{
     Capability, Change, ClusterSpec, Diagnostic, Evidence, Fault, FlowId, Offers, Query, SetupError,
-    Snapshot, Stimulus, Until, World,
+    Snapshot, Stimulus, Tables, Until, World,
 };
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -399,25 +400,31 @@ impl Built {
         Ok(match query {
             Query::Objects => Snapshot::Objects(BTreeMap::new()),
             Query::Nodes => Snapshot::Nodes(self.cluster.nodes().keys().cloned().collect()),
-            Query::Metrics { node } => Snapshot::Metrics(inspect::metrics(member(node)?)),
+            Query::Metrics { node } => Snapshot::Metrics(read(member(node)?.metrics())),
             Query::Conntrack { node } => {
-                Snapshot::Conntrack(inspect::conntrack(member(node)?, self.net.now_ns() / 1_000_000_000))
+                Snapshot::Conntrack(read(member(node)?.conntrack(self.net.now_ns() / 1_000_000_000)))
             }
             Query::Policy { pod } => {
                 let (node, endpoint) = inspect::endpoint_of(&self.cluster, &pod_key(pod)?)
                     .ok_or_else(|| SetupError::Refused(format!("pod {pod} has no endpoint")))?;
-                Snapshot::Policy(inspect::policy(member(&node)?, endpoint))
+                Snapshot::Policy(read(member(&node)?.policy(&model::policy_map_name(endpoint))))
             }
-            Query::Ipcache { node } => Snapshot::Ipcache(inspect::ipcache(member(node)?)),
+            Query::Ipcache { node } => Snapshot::Ipcache(read(member(node)?.ipcache())),
             Query::Endpoints { node } => {
                 Snapshot::Endpoints(inspect::endpoints(member(node)?, &self.cluster))
             }
             Query::Map { node, name } => Snapshot::Map(
-                inspect::map(member(node)?, name)
+                read(member(node)?.bytes(name))
                     .ok_or_else(|| SetupError::Refused(format!("node {node} has no map {name}")))?,
             ),
         })
     }
+}
+
+/// The vm's maps can always be read.
+fn read<T>(answer: Result<T, Infallible>) -> T {
+    let Ok(answer) = answer;
+    answer
 }
 
 fn pod_key(name: &str) -> Result<PodKey, SetupError> {

@@ -31,12 +31,14 @@ pub struct KernelConfig {
     pub eviction: Eviction,
     /// Bytes of address space for all that programs see; they are committed as they are used.
     pub memory: usize,
+    /// How many instructions a program may execute before it is stopped; `None` for what the kernel's verifier lets it.
+    pub fuel: Option<u32>,
 }
 
 impl Default for KernelConfig {
     fn default() -> Self {
         let (engine, eviction) = (EngineKind::default(), Eviction::Exact);
-        Self { cpus: 1, engine, eviction, memory: 256 << 20 }
+        Self { cpus: 1, engine, eviction, memory: 256 << 20, fuel: None }
     }
 }
 
@@ -126,7 +128,8 @@ pub(crate) struct Slots {
     pub(crate) context: usize,
     pub(crate) stacks: usize,
     pub(crate) packet: usize,
-    /// Where legal code leaves its frame pointer before it calls a helper that calls back.
+    /// Where legal code leaves its frame pointer before it calls a helper that calls back, and behind that r0 of what was
+    /// tail called.
     pub(crate) frame: usize,
 }
 

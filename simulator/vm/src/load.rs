@@ -37,6 +37,7 @@ fn fill(
             Value::Data { section, offset } => kernel.arena.address(loaded.globals[section].0 + offset),
             Value::Callback(function) => callback_handle(function),
             Value::FrameCell => kernel.arena.address(kernel.slots.frame),
+            Value::TailResult => kernel.arena.address(kernel.slots.frame + 8),
         };
         let section = |section: usize| {
             let (at, len) = loaded.globals[section];

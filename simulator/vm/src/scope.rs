@@ -180,7 +180,8 @@ impl<'a> Scope<'a> {
         let level = self.running.len() + 1;
         let top = self.slots().stacks + level * STACK;
         let bottom = top - STACK;
-        let fuel = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
+        let allowed = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
+        let fuel = self.kernel.config.fuel.map_or(allowed, i64::from);
         self.run.chain.push(id);
         let (memory, len) = self.memory;
         let arguments = match program.kind() {
@@ -418,7 +419,13 @@ pub(crate) fn tail_call(map: u64, index: u32) -> u64 {
     });
     let Some(program) = target else { return 0 };
     let result = program.execute();
-    with(|scope| scope.tail_result = scope.end(result));
+    with(|scope| {
+        let r0 = scope.end(result);
+        scope.tail_result = r0;
+        // For legal code.
+        let cell = scope.slots().frame + 8;
+        scope.kernel.arena.slice_mut(cell, 8).copy_from_slice(&r0.to_le_bytes());
+    });
     1
 }
 

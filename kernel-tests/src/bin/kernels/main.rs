@@ -10,7 +10,7 @@ use clap::Parser;
 use skep_live::qemu::boot::{Content, boot};
 use skep_live::qemu::config::{Config, FILE, Kernel};
 use skep_live::qemu::protocol::{CheckOutcome, Said};
-use skep_live::qemu::table::{FOLDER, Table, markdown};
+use skep_live::qemu::table::{self, FOLDER, PAGES, Table, markdown};
 use skep_live::qemu::{Problem, Result, module, package};
 use skep_object::ObjectSet;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(480);
 struct Arguments {
     /// Which kernels; all of ci/kernels.toml if none is named
     series: Vec<String>,
-    /// Write what the verifiers say into ci/verifier and docs/verifier.md instead of comparing with it
+    /// Write what the verifiers say into ci/verifier, docs/verifier.md and README.md instead of comparing with it
     #[arg(long)]
     update: bool,
     /// Print the committed tables as Markdown and boot nothing
@@ -97,7 +97,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
         return Err(Problem(problems.join("\n")));
     }
     if arguments.update && good {
-        page(&arguments.root, &committed(&config, &arguments.root)?)?;
+        let tables = committed(&config, &arguments.root)?;
+        for page in PAGES {
+            table::show(&arguments.root.join(page), &tables)?;
+        }
     }
     Ok(good)
 }
@@ -110,19 +113,6 @@ fn committed(config: &Config, root: &Path) -> Result<String> {
         tables.extend(table.map(|t| (kernel.series.clone(), t)));
     }
     Ok(markdown(&tables))
-}
-
-/// Between which lines of docs/verifier.md the tables stand.
-const BEGIN: &str = "<!-- tables: written by `cargo xtask kernels --update` -->\n";
-const END: &str = "<!-- end of tables -->";
-
-fn page(root: &Path, tables: &str) -> Result<()> {
-    let path = root.join("docs/verifier.md");
-    let wrong = |e: &dyn std::fmt::Display| Problem(format!("{}: {e}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|e| wrong(&e))?;
-    let (before, rest) = text.split_once(BEGIN).ok_or_else(|| wrong(&"no line that begins the tables"))?;
-    let (_, after) = rest.split_once(END).ok_or_else(|| wrong(&"no line that ends the tables"))?;
-    std::fs::write(&path, format!("{before}{BEGIN}\n{tables}\n{END}{after}")).map_err(|e| wrong(&e))
 }
 
 struct Bench<'a> {

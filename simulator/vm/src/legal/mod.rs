@@ -8,6 +8,7 @@
 
 pub(crate) mod cfg;
 pub(crate) mod context;
+mod count;
 mod emit;
 mod liveness;
 mod rewrite;
@@ -69,6 +70,8 @@ pub(crate) enum Value {
     Callback(usize),
     /// The place where legal code leaves its frame pointer for a helper that calls back.
     FrameCell,
+    /// The place where r0 of a program that was tail called stands.
+    TailResult,
 }
 
 /// A program of sound structure: every instruction is one of the kernel's, every jump stays in its function, and no

@@ -1,48 +1,51 @@
-//! HTTP/1.1 as far as `curl` and httpbin need it: one GET, one response with a length. Bytes in, bytes out; no socket.
+//! HTTP/1.1 as far as a pod's server and client need it: one GET, one response with a length. Bytes in, bytes out; no
+//! socket and no clock, so that a simulated pod and one in a real namespace say the same.
+//!
+//! The server answers in the manner of httpbin: `/` and `/get` with a short body, `/bytes/N` with N bytes, `/status/N`
+//! with that status, everything else with 404.
 
+use httparse::{EMPTY_HEADER, Request, Status};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 /// The largest body that `/bytes/N` gives.
 const MAX_BODY: usize = 16 << 20;
-/// How much of a body a client keeps.
-pub(crate) const KEPT_BODY: usize = 64 << 10;
-/// The longest header block that either side reads.
+/// How many bytes of a body a client keeps.
+pub const KEPT_BODY: usize = 64 << 10;
+/// The longest header block that either side reads, bytes.
 const MAX_HEADER: usize = 64 << 10;
+/// How many header fields either side reads.
+const MAX_FIELDS: usize = 64;
 
-/// A client's request.
-pub(crate) fn request(host: &str, path: &str) -> Vec<u8> {
-    // A line break in either would be a second header.
+/// A client's request. Spaces and control characters are left out: a line break would be a second header.
+pub fn request(host: &str, path: &str) -> Vec<u8> {
     let clean = |s: &str| s.chars().filter(|c| !c.is_control() && *c != ' ').collect::<String>();
     let (host, path) = (clean(host), clean(path));
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n")
         .into_bytes()
 }
 
-/// Takes a whole request off the front of what a server has read and answers it; none as long as it is not whole.
-pub(crate) fn serve(input: &mut Vec<u8>, client: Ipv4Addr) -> Option<Vec<u8>> {
-    let end = match find(input, b"\r\n\r\n") {
-        Some(at) => at + 4,
-        None if input.len() > MAX_HEADER => {
-            input.clear();
-            return Some(response(431, "text/plain", b""));
+/// Takes a whole request off the front of what a server has read and answers it; `None` as long as it is not whole. What
+/// is no request is answered with 400, and all of it is taken.
+pub fn serve(input: &mut Vec<u8>, client: Ipv4Addr) -> Option<Vec<u8>> {
+    let mut fields = [EMPTY_HEADER; MAX_FIELDS];
+    let mut request = Request::new(&mut fields);
+    let (taken, reply) = match request.parse(input) {
+        Ok(Status::Partial) if input.len() <= MAX_HEADER => return None,
+        Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            (input.len(), response(431, "text/plain", b""))
         }
-        None => return None,
+        Err(_) => (input.len(), response(400, "text/plain", b"")),
+        Ok(Status::Complete(taken)) if request.method == Some("GET") => {
+            let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+            let fields = request.headers.iter().map(|h| (h.name.to_owned(), text(h.value))).collect();
+            (taken, answer(request.path.unwrap_or_default(), &fields, client))
+        }
+        Ok(Status::Complete(taken)) => (taken, response(405, "text/plain", b"")),
     };
-    let head: Vec<u8> = input.drain(..end).collect();
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let mut lines = head.split("\r\n");
-    let mut words = lines.next().unwrap_or_default().split(' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let headers: BTreeMap<String, String> = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-        .collect();
-    if method != "GET" {
-        return Some(response(405, "text/plain", b""));
-    }
-    Some(answer(target, &headers, client))
+    input.drain(..taken);
+    Some(reply)
 }
 
 fn answer(target: &str, headers: &BTreeMap<String, String>, client: Ipv4Addr) -> Vec<u8> {
@@ -69,16 +72,15 @@ fn answer(target: &str, headers: &BTreeMap<String, String>, client: Ipv4Addr) ->
 }
 
 /// The body of `/bytes/N`: no byte follows from its position modulo a power of two, so that shifted data is seen.
-pub(crate) fn pattern(length: usize) -> Vec<u8> {
+fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i % 251) as u8).collect()
 }
 
 /// httpbin's answer: keys in order, indented by two.
 fn get_json(target: &str, query: &str, headers: &BTreeMap<String, String>, client: Ipv4Addr) -> String {
     let mut args: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for pair in query.split('&').filter(|p| !p.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        args.entry(decode(key)).or_default().push(decode(value));
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        args.entry(key.into_owned()).or_default().push(value.into_owned());
     }
     let host =
         headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map_or("", |(_, v)| v.as_str());
@@ -105,39 +107,7 @@ fn get_json(target: &str, query: &str, headers: &BTreeMap<String, String>, clien
 
 /// A JSON string.
 fn quote(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-/// Undoes the encoding of a form (`+` and `%XX`).
-fn decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|h| std::str::from_utf8(h).ok());
-        match (bytes[at], hex.and_then(|h| u8::from_str_radix(h, 16).ok())) {
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                at += 2;
-            }
-            (b'+', _) => out.push(b' '),
-            (byte, _) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    serde_json::Value::from(text).to_string()
 }
 
 fn response(status: u16, kind: &str, body: &[u8]) -> Vec<u8> {
@@ -163,62 +133,61 @@ fn response(status: u16, kind: &str, body: &[u8]) -> Vec<u8> {
     out
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|w| w == needle)
-}
-
 /// A client's reading of a response.
 #[derive(Default)]
-pub(crate) struct Response {
+pub struct Response {
     head: Vec<u8>,
     /// Known once the header block is whole.
-    pub(crate) status: Option<u16>,
+    pub status: Option<u16>,
     length: u64,
     /// Bytes of the body so far.
-    pub(crate) bytes: u64,
-    /// The first of them.
-    pub(crate) body: Vec<u8>,
+    pub bytes: u64,
+    /// The first of them, up to [`KEPT_BODY`].
+    pub body: Vec<u8>,
 }
 
-/// What is wrong with a response.
+/// A response that is none.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub struct Malformed;
 
 impl Response {
     /// Takes the next bytes.
-    pub(crate) fn read(&mut self, received: &[u8]) -> Result<(), Malformed> {
-        let rest;
-        let mut bytes = received;
-        if self.status.is_none() {
-            self.head.extend_from_slice(bytes);
-            let Some(end) = find(&self.head, b"\r\n\r\n") else {
-                return if self.head.len() > MAX_HEADER { Err(Malformed) } else { Ok(()) };
-            };
-            rest = self.head.split_off(end + 4);
-            self.read_head()?;
-            bytes = &rest;
+    ///
+    /// # Errors
+    ///
+    /// If what came is no response of HTTP/1.1, or has a header block without end.
+    pub fn read(&mut self, received: &[u8]) -> Result<(), Malformed> {
+        if self.status.is_some() {
+            self.keep(received);
+            return Ok(());
         }
-        self.bytes += bytes.len() as u64;
-        let keep = KEPT_BODY.saturating_sub(self.body.len()).min(bytes.len());
-        self.body.extend_from_slice(&bytes[..keep]);
-        Ok(())
-    }
-
-    fn read_head(&mut self) -> Result<(), Malformed> {
-        let head = String::from_utf8_lossy(&self.head).into_owned();
-        let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|l| l.strip_prefix("HTTP/1.1 ")).and_then(|l| l.get(..3));
-        self.status = Some(status.and_then(|s| s.parse().ok()).ok_or(Malformed)?);
-        for (name, value) in lines.filter_map(|l| l.split_once(':')) {
-            if name.eq_ignore_ascii_case("content-length") {
-                self.length = value.trim().parse().map_err(|_| Malformed)?;
+        self.head.extend_from_slice(received);
+        let mut fields = [EMPTY_HEADER; MAX_FIELDS];
+        let mut response = httparse::Response::new(&mut fields);
+        match response.parse(&self.head).map_err(|_| Malformed)? {
+            Status::Partial if self.head.len() > MAX_HEADER => Err(Malformed),
+            Status::Partial => Ok(()),
+            Status::Complete(end) => {
+                let length = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-length"));
+                let number =
+                    |h: &httparse::Header<'_>| std::str::from_utf8(h.value).ok()?.trim().parse().ok();
+                self.length = length.map_or(Some(0), number).ok_or(Malformed)?;
+                self.status = response.code;
+                let body = self.head.split_off(end);
+                self.keep(&body);
+                Ok(())
             }
         }
-        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        let kept = KEPT_BODY.saturating_sub(self.body.len()).min(bytes.len());
+        self.body.extend_from_slice(&bytes[..kept]);
     }
 
     /// Whether all of it is there.
-    pub(crate) fn complete(&self) -> bool {
+    pub fn complete(&self) -> bool {
         self.status.is_some() && self.bytes >= self.length
     }
 }
@@ -280,5 +249,36 @@ mod tests {
     fn half_a_request_is_waited_for() {
         let mut input = b"GET /get HTTP/1.1\r\nHost: x\r\n".to_vec();
         assert_eq!(serve(&mut input, CLIENT), None);
+    }
+
+    #[test]
+    fn what_is_no_request_is_answered_and_taken() {
+        let status = |bytes: &[u8]| {
+            let mut input = bytes.to_vec();
+            let reply = serve(&mut input, CLIENT).expect("an answer");
+            assert!(input.is_empty());
+            let mut response = Response::default();
+            response.read(&reply).expect("well-formed");
+            response.status
+        };
+        assert_eq!(status(b"\0\0 no HTTP\r\n\r\n"), Some(400));
+        assert_eq!(status(b"POST /get HTTP/1.1\r\n\r\n"), Some(405));
+        assert_eq!(
+            status(&[b"GET / HTTP/1.1\r\n".as_slice(), &b"a: b\r\n".repeat(65), b"\r\n"].concat()),
+            Some(431)
+        );
+        let endless = [b"GET / HTTP/1.1\r\na: ".as_slice(), &vec![b'x'; MAX_HEADER]].concat();
+        assert_eq!(status(&endless), Some(431));
+    }
+
+    #[test]
+    fn what_is_no_response_is_malformed() {
+        let read = |bytes: &[u8]| Response::default().read(bytes);
+        assert_eq!(read(b"SSH-2.0-x\r\n"), Err(Malformed));
+        assert_eq!(read(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"), Err(Malformed));
+        assert_eq!(
+            read(&[b"HTTP/1.1 200 OK\r\na: ".as_slice(), &vec![b'x'; MAX_HEADER]].concat()),
+            Err(Malformed)
+        );
     }
 }
