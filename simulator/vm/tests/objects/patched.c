@@ -26,3 +26,39 @@ int spoils(struct __sk_buff *skb)
 	*(volatile __u32 *)&limit = skb->mark;
 	return 0;
 }
+
+struct guarded {
+	char source[16];
+	struct bpf_spin_lock lock;
+	__u32 hits;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct guarded);
+} guarded_map SEC(".maps");
+
+static const char format[] = "%pI4";
+
+/* Counts under a lock, and writes down where the packet came from. Helpers fill what nobody has written before. */
+SEC("tc")
+int guards(struct __sk_buff *skb)
+{
+	struct guarded *guarded;
+	__u32 zero = 0;
+	char text[16];
+	__be32 source;
+	__u64 data[1] = { (__u64)&source };
+
+	guarded = bpf_map_lookup_elem(&guarded_map, &zero);
+	if (!guarded || bpf_skb_load_bytes_relative(skb, 12, &source, sizeof(source), 1))
+		return 2;
+	bpf_snprintf(text, sizeof(text), format, data, sizeof(data));
+	bpf_spin_lock(&guarded->lock);
+	guarded->hits++;
+	bpf_spin_unlock(&guarded->lock);
+	__builtin_memcpy(guarded->source, text, sizeof(text));
+	return 0;
+}
