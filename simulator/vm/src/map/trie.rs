@@ -1,4 +1,4 @@
-//! A binary trie over prefixes of up to 128 bits: which of them is the longest that an address begins with.
+//! A binary trie over prefixes of up to 256 bits: which of them is the longest that an address begins with.
 //!
 //! Knows bits and the numbers of elements. Ways without branches are one step. Knows neither keys' bytes nor values.
 
@@ -6,7 +6,7 @@ use super::table::NONE;
 
 struct Node {
     /// The bits of the prefix from the top, the others zero.
-    bits: u128,
+    bits: Bits,
     length: u32,
     /// The element with this prefix; [`NONE`] where two ways only part.
     element: u32,
@@ -22,14 +22,33 @@ pub(super) struct Trie {
     root: u32,
 }
 
-/// The first bits, the others zero.
-fn first(bits: u128, length: u32) -> u128 {
-    if length == 0 { 0 } else { bits & u128::MAX << (128 - length) }
-}
+/// Bits from the top.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Bits(pub(super) u128, pub(super) u128);
 
-/// The bit behind the first `length`; 0 behind the last.
-fn bit(bits: u128, length: u32) -> usize {
-    bits.checked_shl(length).map_or(0, |rest| (rest >> 127) as usize)
+impl Bits {
+    /// How many there are.
+    pub(super) const MAX: u32 = 256;
+
+    /// How many bits two have in common.
+    fn shared(self, other: Self) -> u32 {
+        match (self.0 ^ other.0).leading_zeros() {
+            128 => 128 + (self.1 ^ other.1).leading_zeros(),
+            shared => shared,
+        }
+    }
+
+    /// The first bits, the others zero.
+    fn first(self, length: u32) -> Self {
+        let part = |bits: u128, length: u32| bits & u128::MAX.checked_shl(128 - length).unwrap_or(0);
+        Self(part(self.0, length.min(128)), part(self.1, length.saturating_sub(128)))
+    }
+
+    /// The bit behind the first `length`; 0 behind the last.
+    fn bit(self, length: u32) -> usize {
+        let part = if length < 128 { self.0 } else { self.1 };
+        if length < Self::MAX { (part << (length % 128) >> 127) as usize } else { 0 }
+    }
 }
 
 impl Trie {
@@ -38,10 +57,10 @@ impl Trie {
     }
 
     /// The element with the longest prefix of at most `length` bits.
-    pub(super) fn longest(&self, bits: u128, length: u32) -> Option<u32> {
+    pub(super) fn longest(&self, bits: Bits, length: u32) -> Option<u32> {
         let (mut at, mut best) = (self.root, NONE);
         while let Some(node) = self.nodes.get(at as usize) {
-            if node.length > length || first(bits ^ node.bits, node.length) != 0 {
+            if node.length > length || bits.shared(node.bits) < node.length {
                 break;
             }
             if node.element != NONE {
@@ -50,41 +69,41 @@ impl Trie {
             if node.length == length {
                 break;
             }
-            at = node.next[bit(bits, node.length)];
+            at = node.next[bits.bit(node.length)];
         }
         (best != NONE).then_some(best)
     }
 
     /// Where the way to a prefix ends: the last node whose prefix it has, and how it goes on from there.
-    fn way(&self, bits: u128, length: u32) -> (u32, u32) {
+    fn way(&self, bits: Bits, length: u32) -> (u32, u32) {
         let (mut last, mut at) = (NONE, self.root);
         while let Some(node) = self.nodes.get(at as usize) {
-            if node.length > length || first(bits ^ node.bits, node.length) != 0 {
+            if node.length > length || bits.shared(node.bits) < node.length {
                 break;
             }
             last = at;
             if node.length == length {
                 break;
             }
-            at = node.next[bit(bits, node.length)];
+            at = node.next[bits.bit(node.length)];
         }
         (last, at)
     }
 
-    fn node(&mut self, bits: u128, length: u32, element: u32) -> u32 {
-        self.nodes.push(Node { bits: first(bits, length), length, element, next: [NONE; 2] });
+    fn node(&mut self, bits: Bits, length: u32, element: u32) -> u32 {
+        self.nodes.push(Node { bits: bits.first(length), length, element, next: [NONE; 2] });
         self.nodes.len() as u32 - 1
     }
 
-    fn hang(&mut self, under: u32, bits: u128, what: u32) {
+    fn hang(&mut self, under: u32, bits: Bits, what: u32) {
         match self.nodes.get_mut(under as usize) {
-            Some(node) => node.next[bit(bits, node.length)] = what,
+            Some(node) => node.next[bits.bit(node.length)] = what,
             None => self.root = what,
         }
     }
 
     /// Gives a prefix that is not there an element.
-    pub(super) fn insert(&mut self, bits: u128, length: u32, element: u32) {
+    pub(super) fn insert(&mut self, bits: Bits, length: u32, element: u32) {
         self.len += 1;
         let (last, other) = self.way(bits, length);
         if let Some(node) = self.nodes.get_mut(last as usize).filter(|n| n.length == length) {
@@ -96,7 +115,7 @@ impl Trie {
             self.hang(last, bits, new);
             return;
         };
-        let shared = (bits ^ theirs).leading_zeros().min(length).min(their_length);
+        let shared = bits.shared(theirs).min(length).min(their_length);
         let parting = if shared == length { new } else { self.node(bits, shared, NONE) };
         self.hang(last, bits, parting);
         self.hang(parting, theirs, other);
@@ -106,7 +125,7 @@ impl Trie {
     }
 
     /// Takes a prefix's element away.
-    pub(super) fn remove(&mut self, bits: u128, length: u32) {
+    pub(super) fn remove(&mut self, bits: Bits, length: u32) {
         let (last, _) = self.way(bits, length);
         let node = self.nodes.get_mut(last as usize).filter(|n| n.length == length && n.element != NONE);
         let Some(node) = node else { return };
@@ -129,14 +148,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// Prefixes that have much in common.
-    fn prefix() -> impl Strategy<Value = (u128, u32)> {
+    fn prefix() -> impl Strategy<Value = (Bits, u32)> {
         let bits = prop::collection::vec(0u128..4, 4);
-        (bits, prop_oneof![0u32..20, Just(32), 120u32..=128]).prop_map(|(parts, length)| {
-            let bits = parts
-                .iter()
-                .enumerate()
-                .fold(0, |all, (n, part)| all | part << (126 - 3 * n) | part << (2 * n));
-            (first(bits, length), length)
+        let length = prop_oneof![0u32..20, Just(32), 120u32..=136, 250u32..=256];
+        (bits, length).prop_map(|(parts, length)| {
+            let part =
+                |shift: u32| parts.iter().zip(0..).fold(0, |all, (part, n)| all | part << (shift - 3 * n));
+            (Bits(part(126) | part(20), part(126) | part(9)).first(length), length)
         })
     }
 
@@ -158,7 +176,7 @@ mod tests {
             }
             prop_assert_eq!(trie.len, all.len());
             for (bits, length) in asked {
-                let found = (0..=length).rev().find_map(|l| all.get(&(l, first(bits, l))).copied());
+                let found = (0..=length).rev().find_map(|l| all.get(&(l, bits.first(l))).copied());
                 prop_assert_eq!(trie.longest(bits, length), found);
             }
         }
