@@ -35,14 +35,14 @@ fn prefix(key: &[u8]) -> u32 {
 /// The bits of a key of at most 32 bytes behind the prefix length, from the top.
 fn address(key: &[u8]) -> Bits {
     let (words, rest) = key[4..].as_chunks::<4>();
-    let mut bits = [0u128; 2];
+    let mut bits = [0; 4];
     for (n, word) in (0..).zip(words) {
-        bits[n / 4] |= u128::from(u32::from_be_bytes(*word)) << (96 - 32 * (n % 4));
+        bits[n / 2 % 4] |= u64::from(u32::from_be_bytes(*word)) << (32 - 32 * (n % 2));
     }
     for (n, byte) in (words.len() * 4..).zip(rest) {
-        bits[n / 16] |= u128::from(*byte) << (120 - 8 * (n % 16));
+        bits[n / 8 % 4] |= u64::from(*byte) << (56 - 8 * (n % 8));
     }
-    Bits(bits[0], bits[1])
+    Bits(bits)
 }
 
 /// The key with this prefix length, in a buffer.
@@ -92,7 +92,7 @@ impl Lpm {
             return None;
         }
         let node = match &self.ways {
-            Ways::Trie(trie) => trie.longest(address(key), own),
+            Ways::Trie(trie) => trie.longest(&address(key), own),
             Ways::Lengths(lengths) => {
                 let mut shorter = lengths.iter().filter(|(prefix, _)| *prefix <= own);
                 shorter.find_map(|(prefix, _)| self.node(key, *prefix, arena))

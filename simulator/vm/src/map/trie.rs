@@ -24,30 +24,50 @@ pub(super) struct Trie {
 
 /// Bits from the top.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Bits(pub(super) u128, pub(super) u128);
+pub(super) struct Bits(pub(super) [u64; 4]);
 
 impl Bits {
     /// How many there are.
     pub(super) const MAX: u32 = 256;
 
-    /// How many bits two have in common.
-    fn shared(self, other: Self) -> u32 {
-        match (self.0 ^ other.0).leading_zeros() {
-            128 => 128 + (self.1 ^ other.1).leading_zeros(),
-            shared => shared,
+    /// Whether two have so many bits in common.
+    #[inline(always)]
+    fn share(&self, other: &Self, length: u32) -> bool {
+        // Most prefixes end in the first word.
+        match (self.0[0] ^ other.0[0]).leading_zeros() {
+            64 => self.shared(other) >= length,
+            shared => shared >= length,
         }
     }
 
+    /// How many bits two have in common.
+    fn shared(&self, other: &Self) -> u32 {
+        let words = self.0.iter().zip(&other.0).map(|(a, b)| (a ^ b).leading_zeros());
+        let mut all = 0;
+        for shared in words {
+            all += shared;
+            if shared < 64 {
+                break;
+            }
+        }
+        all
+    }
+
     /// The first bits, the others zero.
-    fn first(self, length: u32) -> Self {
-        let part = |bits: u128, length: u32| bits & u128::MAX.checked_shl(128 - length).unwrap_or(0);
-        Self(part(self.0, length.min(128)), part(self.1, length.saturating_sub(128)))
+    fn first(&self, length: u32) -> Self {
+        let mut from = 0;
+        Self(self.0.map(|word| {
+            let here = length.saturating_sub(from).min(64);
+            from += 64;
+            word & u64::MAX.checked_shl(64 - here).unwrap_or(0)
+        }))
     }
 
     /// The bit behind the first `length`; 0 behind the last.
-    fn bit(self, length: u32) -> usize {
-        let part = if length < 128 { self.0 } else { self.1 };
-        if length < Self::MAX { (part << (length % 128) >> 127) as usize } else { 0 }
+    #[inline(always)]
+    fn bit(&self, length: u32) -> usize {
+        let word = self.0.get((length / 64) as usize).copied().unwrap_or(0);
+        (word << (length % 64) >> 63) as usize
     }
 }
 
@@ -57,10 +77,10 @@ impl Trie {
     }
 
     /// The element with the longest prefix of at most `length` bits.
-    pub(super) fn longest(&self, bits: Bits, length: u32) -> Option<u32> {
+    pub(super) fn longest(&self, bits: &Bits, length: u32) -> Option<u32> {
         let (mut at, mut best) = (self.root, NONE);
         while let Some(node) = self.nodes.get(at as usize) {
-            if node.length > length || bits.shared(node.bits) < node.length {
+            if node.length > length || !bits.share(&node.bits, node.length) {
                 break;
             }
             if node.element != NONE {
@@ -78,7 +98,7 @@ impl Trie {
     fn way(&self, bits: Bits, length: u32) -> (u32, u32) {
         let (mut last, mut at) = (NONE, self.root);
         while let Some(node) = self.nodes.get(at as usize) {
-            if node.length > length || bits.shared(node.bits) < node.length {
+            if node.length > length || !bits.share(&node.bits, node.length) {
                 break;
             }
             last = at;
@@ -115,7 +135,7 @@ impl Trie {
             self.hang(last, bits, new);
             return;
         };
-        let shared = bits.shared(theirs).min(length).min(their_length);
+        let shared = bits.shared(&theirs).min(length).min(their_length);
         let parting = if shared == length { new } else { self.node(bits, shared, NONE) };
         self.hang(last, bits, parting);
         self.hang(parting, theirs, other);
@@ -149,12 +169,12 @@ mod tests {
 
     /// Prefixes that have much in common.
     fn prefix() -> impl Strategy<Value = (Bits, u32)> {
-        let bits = prop::collection::vec(0u128..4, 4);
+        let bits = prop::collection::vec(0u64..4, 4);
         let length = prop_oneof![0u32..20, Just(32), 120u32..=136, 250u32..=256];
         (bits, length).prop_map(|(parts, length)| {
             let part =
                 |shift: u32| parts.iter().zip(0..).fold(0, |all, (part, n)| all | part << (shift - 3 * n));
-            (Bits(part(126) | part(20), part(126) | part(9)).first(length), length)
+            (Bits([part(62) | part(20), part(50), part(62), part(62) | part(9)]).first(length), length)
         })
     }
 
@@ -177,7 +197,7 @@ mod tests {
             prop_assert_eq!(trie.len, all.len());
             for (bits, length) in asked {
                 let found = (0..=length).rev().find_map(|l| all.get(&(l, bits.first(l))).copied());
-                prop_assert_eq!(trie.longest(bits, length), found);
+                prop_assert_eq!(trie.longest(&bits, length), found);
             }
         }
     }
