@@ -153,7 +153,7 @@ impl<'a> Scope<'a> {
 
     /// Executes the entry program and gives r0.
     pub(crate) fn execute(&mut self, id: ProgramId, program: &Rc<Program>) -> Result<u64, Fault> {
-        self.begin(id, Rc::clone(program));
+        self.begin(id, program);
         self.reset_regions();
         let restore = Restore(CURRENT.replace(Some(NonNull::from(&mut *self).cast())));
         // A panic is a bug of this vm, and an error of this run alone. What runs inside, a tail call's target for one,
@@ -176,21 +176,21 @@ impl<'a> Scope<'a> {
         self.made = None;
     }
 
-    fn begin(&mut self, id: ProgramId, program: Rc<Program>) {
+    fn begin(&mut self, id: ProgramId, program: &Rc<Program>) {
         let level = self.running.len() + 1;
         let top = self.slots().stacks + level * STACK;
         let bottom = top - STACK;
         let allowed = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
         let fuel = self.kernel.config.fuel.map_or(allowed, i64::from);
+        self.running.push(Running { id, program: Rc::clone(program), top, bottom, fuel, function: 0 });
         self.run.chain.push(id);
         let (memory, len) = self.memory;
         let arguments = match program.kind() {
             ProgramKind::Memory if self.packet.is_none() => [memory, len, 0, 0, 0],
             _ => [self.kernel.arena.address(self.slots().context), 0, 0, 0, 0],
         };
-        self.clear(&program, 0, top, bottom);
+        self.clear(program, 0, top, bottom);
         self.enter(top, fuel, 0, arguments);
-        self.running.push(Running { id, program, top, bottom, fuel, function: 0 });
     }
 
     /// A program may read stack that it never wrote; what a run before left there must not show.
@@ -358,20 +358,14 @@ impl<'a> Scope<'a> {
 
     /// Before the entry program: all regions of the run before are gone.
     fn reset_regions(&mut self) {
-        let context = self.kernel.arena.address(self.slots().context);
+        let packet = self.packet_bounds();
+        let Some(regions) = &mut self.kernel.regions else { return };
+        let context = self.kernel.arena.address(self.kernel.slots.context);
         let kind = self.running.last().map(|r| r.program.kind());
         let memory = if self.packet.is_none() { self.memory } else { (0, 0) };
-        let packet = self.packet_bounds();
-        if !self.kernel.checks() {
-            return;
-        }
         self.kernel.arena.drain_freed(|_, _| {});
-        // A panic may have lost them.
-        let regions = self.kernel.regions.get_or_insert_default();
-        {
-            let context = kind.and_then(context::layout).map(|layout| (context, layout));
-            regions.reset(context, memory, packet);
-        }
+        let context = kind.and_then(context::layout).map(|layout| (context, layout));
+        regions.reset(context, memory, packet);
     }
 
     /// Where the packet's metadata starts, the packet, and its linear end.
@@ -414,7 +408,7 @@ pub(crate) fn tail_call(map: u64, index: u32) -> u64 {
             return None;
         };
         let (id, program) = scope.tail_target(array, index)?;
-        scope.begin(id, Rc::clone(&program));
+        scope.begin(id, &program);
         Some(program)
     });
     let Some(program) = target else { return 0 };
@@ -450,7 +444,7 @@ impl Callback {
             scope.called_with = arguments;
             scope.running.push(Running { id, program, top, bottom, fuel, function });
             if let Some(regions) = &mut scope.kernel.regions {
-                regions.give_tags(Some(self.given.map(|(_, tag)| tag)));
+                regions.give_tags(self.given.map(|(_, tag)| tag));
             }
             Some(())
         })?;
