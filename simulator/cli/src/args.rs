@@ -66,7 +66,8 @@ pub(crate) struct RunArgs {
     /// Take the objects (lxc.o, host.o, overlay.o) from this folder instead of the built-in ones
     #[arg(long, value_name = "DIR")]
     pub(crate) object: Option<PathBuf>,
-    /// What executes the programs: rbpf or rbpf-jit (both check nothing), checked (checks every access), or auto
+    /// What executes the programs: checked (checks every access), rbpf or rbpf-jit (both check nothing), or auto: rbpf-jit
+    /// for objects that a kernel has verified, else checked
     #[arg(long, value_name = "ENGINE", default_value_t)]
     pub(crate) engine: EngineKind,
     /// Treat a skipped step as a failure

@@ -9,7 +9,7 @@ use skep_packet::SkBuff;
 
 use crate::arena::Arena;
 use crate::engine::Program;
-use crate::engine::checked::{Observe, Regions};
+use crate::engine::checked::{Kept, Observe};
 use crate::input::Input;
 use crate::legal::STACK;
 use crate::map::{Eviction, Map, Maps};
@@ -17,7 +17,7 @@ use crate::packet::SLOT;
 use crate::scope::{Running, STACKS};
 use crate::sock::{Socket, SocketId, Sockets};
 use crate::{
-    EngineKind, Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, context, map_kind,
+    EngineKind, Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, Stats, context, map_kind,
 };
 
 /// How a simulated kernel is made.
@@ -80,7 +80,8 @@ pub enum UpdateMode {
 /// value (globals) or is created anew (maps).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LoadSpec {
-    /// Values of read-only globals by symbol name, in the object's byte order (little endian), of exactly their size.
+    /// Values of globals by symbol name, in the object's byte order (little endian), of exactly their size; and of
+    /// [`Object::externs`], 1 to 8 bytes.
     pub globals: BTreeMap<String, Vec<u8>>,
     /// Maps to use in place of the object's own; kind, key and value size must be equal.
     pub maps: BTreeMap<String, MapId>,
@@ -111,8 +112,8 @@ pub struct Kernel {
     pub(crate) next_program: u32,
     pub(crate) record: bool,
     pub(crate) engine: EngineKind,
-    /// What `checked` knows of memory; with the engine while it executes.
-    pub(crate) regions: Option<Box<Regions>>,
+    /// What `checked` knows of memory, if some of the programs may be run by it.
+    pub(crate) regions: Option<Kept>,
     pub(crate) observe: Observe,
     pub(crate) slots: Slots,
     pub(crate) sockets: Sockets,
@@ -128,7 +129,8 @@ pub(crate) struct Slots {
     pub(crate) context: usize,
     pub(crate) stacks: usize,
     pub(crate) packet: usize,
-    /// Where legal code leaves its frame pointer before it calls a helper that calls back.
+    /// Where legal code leaves its frame pointer before it calls a helper that calls back, and behind that r0 of what was
+    /// tail called.
     pub(crate) frame: usize,
 }
 
@@ -136,7 +138,8 @@ impl Kernel {
     /// A kernel without maps and programs.
     pub fn new(config: &KernelConfig) -> Self {
         let mut arena = Arena::new(config.memory);
-        if matches!(config.engine, EngineKind::Auto | EngineKind::Checked) {
+        let checks = matches!(config.engine, EngineKind::Auto | EngineKind::Checked);
+        if checks {
             arena.watch_freed();
         }
         let mut reserve = |len| arena.alloc(len).expect("an empty arena has room for a run");
@@ -156,7 +159,7 @@ impl Kernel {
             next_program: 1,
             record: false,
             engine: config.engine,
-            regions: Some(Box::default()),
+            regions: checks.then(Kept::default),
             observe: Observe::default(),
             sockets: Sockets::default(),
             running: Vec::new(),
@@ -436,6 +439,20 @@ impl Kernel {
         run: &mut Run,
     ) -> Result<(), Fault> {
         crate::run::run_again(self, program, input, env, run)
+    }
+
+    /// As `BPF_PROG_TEST_RUN` with `repeat`: packet and context are put in place once, the program runs so many times (at
+    /// least once) over what the time before has left of them, and they are taken back at the end. `run` is the last run;
+    /// what comes back is what all of them took together.
+    pub fn run_repeated(
+        &mut self,
+        program: ProgramId,
+        input: Input<'_>,
+        env: &mut dyn Environment,
+        repeat: u32,
+        run: &mut Run,
+    ) -> Result<Stats, Fault> {
+        crate::run::run_repeated(self, program, input, env, repeat, run)
     }
 
     /// Runs a program of the kind [`crate::ProgramKind::Memory`]: r1 points to `memory`, or is 0 if that is empty, and r2

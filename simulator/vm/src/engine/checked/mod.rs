@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 pub(crate) use decode::Code;
-pub(crate) use regions::Regions;
+pub(crate) use regions::Kept;
 
 use super::{Engine, Site, Stopped};
 use crate::legal::{Sound, Value};
@@ -59,7 +59,8 @@ impl Checked {
             let section = match value {
                 Value::Data { section, .. } => {
                     let bytes = (site.section)(*section);
-                    Some((bytes.start, bytes.end - bytes.start, Region::Data))
+                    let region = if (site.read_only)(*section) { Region::ReadOnlyData } else { Region::Data };
+                    Some((bytes.start, bytes.end - bytes.start, region))
                 }
                 _ => None,
             };

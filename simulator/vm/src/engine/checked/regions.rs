@@ -3,7 +3,14 @@
 //! Every register and every stack slot has a tag beside its value: the number of a region, or that it is a number, or
 //! that nobody wrote it. Arithmetic keeps the tag, an access goes to the tag's region alone, and a region that is gone
 //! has no bytes. So a pointer that leaves its packet, value or frame is found wherever it points to.
+#![expect(unsafe_code, reason = "interpreter and helpers take turns with the regions")]
 
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::run::Caller;
 use crate::context::{Layout, Shape};
 use crate::legal::FRAME;
 use crate::{BadAccess, Doing, Region, Why};
@@ -69,8 +76,68 @@ pub(crate) struct Regions {
     layout: Option<&'static Layout>,
     /// Data sections that the run has touched.
     sections: Vec<(u64, Tag)>,
-    /// The tags of a helper's arguments while it runs.
-    call: Option<[Tag; 5]>,
+    /// The tags of a helper's arguments while it runs. Atomic so that they are read and written one by one: a wide load of
+    /// what was just written in parts waits for it.
+    call: [AtomicU32; 5],
+    is_called: bool,
+    /// Of all programs that run: what is kept of functions that have called another.
+    pub(super) callers: Vec<Caller>,
+}
+
+/// The regions of a kernel. The interpreter has them while it executes, and helpers while they run; a pointer, as the two
+/// take turns.
+pub(crate) struct Kept(NonNull<Regions>);
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self(NonNull::from(Box::leak(Box::default())))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: from a box, and whoever shares it executes a program of the kernel that this belongs to.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl Deref for Kept {
+    type Target = Regions;
+    #[inline(always)]
+    fn deref(&self) -> &Regions {
+        // SAFETY: alive as long as this is; the interpreter holds no reference while somebody else asks.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for Kept {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Regions {
+        // SAFETY: as above.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+/// A kernel's regions in the hands of the interpreter.
+#[derive(Clone, Copy)]
+pub(super) struct Shared(NonNull<Regions>);
+
+impl Deref for Shared {
+    type Target = Regions;
+    #[inline(always)]
+    fn deref(&self) -> &Regions {
+        // SAFETY: the kernel outlives what executes its programs, and keeps its regions; helpers, which look at them too, run
+        // only where the interpreter holds no reference.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for Shared {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Regions {
+        // SAFETY: as above.
+        unsafe { self.0.as_mut() }
+    }
 }
 
 impl Default for Regions {
@@ -84,12 +151,19 @@ impl Default for Regions {
             packet_at: [0; 3],
             layout: None,
             sections: Vec::new(),
-            call: None,
+            call: Default::default(),
+            is_called: false,
+            callers: Vec::new(),
         }
     }
 }
 
 impl Regions {
+    /// For the interpreter.
+    pub(super) fn shared(kept: &Kept) -> Shared {
+        Shared(kept.0)
+    }
+
     /// Before a run.
     pub(crate) fn reset(
         &mut self,
@@ -98,8 +172,9 @@ impl Regions {
         packet: [u64; 3],
     ) {
         self.table.truncate(DYNAMIC as usize);
-        (self.depth, self.call) = (0, None);
+        (self.depth, self.is_called) = (0, false);
         self.sections.clear();
+        self.callers.clear();
         self.layout = context.map(|(_, layout)| layout);
         let bytes = |start, len, class, is| Bytes { start, len, class, is };
         self.table[CONTEXT as usize] = match context {
@@ -143,11 +218,11 @@ impl Regions {
         if self.depth == FRAMES_MAX {
             return None;
         }
-        let empty = Frame { written: [0; FRAME_BYTES / 64], tags: [NUMBER; FRAME_BYTES / 8] };
+        let written = [0; FRAME_BYTES / 64];
         match self.frames.get_mut(self.depth) {
             // Tags of bytes that were not written are never looked at.
-            Some(frame) => frame.written = empty.written,
-            None => self.frames.push(empty),
+            Some(frame) => frame.written = written,
+            None => self.frames.push(Frame { written, tags: [NUMBER; FRAME_BYTES / 8] }),
         }
         let tag = FRAMES + self.depth as Tag;
         let (start, is) = (pointer.wrapping_sub(FRAME_BYTES as u64), Region::Stack(self.depth));
@@ -310,12 +385,21 @@ impl Regions {
     }
 
     /// Tells what a helper is given.
-    pub(crate) fn give_tags(&mut self, tags: Option<[Tag; 5]>) {
-        self.call = tags;
+    #[inline(always)]
+    pub(crate) fn give_tags(&mut self, tags: [Tag; 5]) {
+        for (place, tag) in self.call.iter().zip(tags) {
+            place.store(tag, Relaxed);
+        }
+        self.is_called = true;
+    }
+
+    /// No helper runs.
+    pub(super) fn take_tags(&mut self) {
+        self.is_called = false;
     }
 
     pub(crate) fn given(&self) -> [Tag; 5] {
-        self.call.unwrap_or([NUMBER; 5])
+        if self.is_called { self.call.each_ref().map(|tag| tag.load(Relaxed)) } else { [NUMBER; 5] }
     }
 
     /// Checks bytes that a helper reads or writes through its argument; they count as written afterwards.
@@ -326,8 +410,10 @@ impl Regions {
         size: usize,
         doing: Doing,
     ) -> Result<(), BadAccess> {
-        let Some(tags) = self.call else { return Ok(()) };
-        let (tag, width) = (tags[usize::from(argument) - 1], size as u64);
+        if !self.is_called {
+            return Ok(());
+        }
+        let (tag, width) = (self.call[usize::from(argument) - 1].load(Relaxed), size as u64);
         let refused = |why| Err(self.bad(doing, tag, address, width, why));
         let Some(bytes) = self.find(tag, address, width) else { return refused(Why::Outside) };
         let offset = (address - bytes.start) as usize;
@@ -352,13 +438,22 @@ impl Regions {
 }
 
 impl Frame {
+    /// The words of `written` that so many bytes from a place touch, with the bits of these bytes.
+    fn words(at: usize, len: usize) -> impl Iterator<Item = (usize, u64)> {
+        let end = at + len;
+        (at / 64..end.div_ceil(64)).map(move |word| {
+            let (from, to) = (at.max(word * 64) - word * 64, end.min(word * 64 + 64) - word * 64);
+            (word, (u64::MAX >> (64 - (to - from))) << from)
+        })
+    }
+
     #[inline(always)]
     fn is_written(&self, at: usize, len: usize) -> bool {
         if len <= 8 && at % 64 + len <= 64 {
             let mask = (u64::MAX >> (64 - len)) << (at % 64);
             return self.written[at / 64] & mask == mask;
         }
-        (at..at + len).all(|byte| self.written[byte / 64] >> (byte % 64) & 1 == 1)
+        Self::words(at, len).all(|(word, mask)| self.written[word] & mask == mask)
     }
 
     #[inline(always)]
@@ -367,8 +462,8 @@ impl Frame {
             self.written[at / 64] |= (u64::MAX >> (64 - len)) << (at % 64);
             return;
         }
-        for byte in at..at + len {
-            self.written[byte / 64] |= 1 << (byte % 64);
+        for (word, mask) in Self::words(at, len) {
+            self.written[word] |= mask;
         }
     }
 }
