@@ -182,7 +182,7 @@ impl<'a> Scope<'a> {
         let bottom = top - STACK;
         let allowed = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
         let fuel = self.kernel.config.fuel.map_or(allowed, i64::from);
-        self.running.push(Running { id, program: Rc::clone(program), top, bottom, fuel, function: 0 });
+        self.start(Running { id, program: Rc::clone(program), top, bottom, fuel, function: 0 });
         self.run.chain.push(id);
         let (memory, len) = self.memory;
         let arguments = match program.kind() {
@@ -191,6 +191,18 @@ impl<'a> Scope<'a> {
         };
         self.clear(program, 0, top, bottom);
         self.enter(top, fuel, 0, arguments);
+    }
+
+    /// As `push`, which makes its value somewhere else and copies it.
+    #[inline(always)]
+    fn start(&mut self, running: Running) {
+        let len = self.running.len();
+        if len == self.running.capacity() {
+            self.running.reserve(STACKS);
+        }
+        self.running.spare_capacity_mut()[0].write(running);
+        // SAFETY: one more than there were has been written.
+        unsafe { self.running.set_len(len + 1) };
     }
 
     /// A program may read stack that it never wrote; what a run before left there must not show.

@@ -20,7 +20,7 @@ pub(crate) use regions::Kept;
 use super::{Engine, Site, Stopped};
 use crate::legal::{Sound, Value};
 use crate::scope;
-use crate::{Error, Region, helper};
+use crate::{Error, FaultKind, Region, helper};
 
 /// What is watched beside the access checks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -73,8 +73,16 @@ impl Checked {
 
 impl Engine for Checked {
     fn execute(&self) -> Result<u64, Stopped> {
-        let observe = scope::with(|s| s.kernel.observe);
-        if observe == Observe::default() { run::run::<false>(self) } else { run::run::<true>(self) }
+        let (regions, observe) =
+            scope::with(|s| (s.kernel.regions.as_ref().map(regions::Regions::shared), s.kernel.observe));
+        let Some(regions) = regions else {
+            return Err(Stopped { instruction: None, kind: FaultKind::Engine });
+        };
+        if observe.trace || observe.coverage {
+            run::run::<true>(self, regions)
+        } else {
+            run::run::<false>(self, regions)
+        }
     }
 
     fn covered(&self) -> Option<Vec<usize>> {
