@@ -200,9 +200,19 @@ impl<'a> Scope<'a> {
         if len == self.running.capacity() {
             self.running.reserve(STACKS);
         }
-        self.running.spare_capacity_mut()[0].write(running);
-        // SAFETY: one more than there were has been written.
-        unsafe { self.running.set_len(len + 1) };
+        let Running { id, program, top, bottom, fuel, function } = running;
+        let place = self.running.spare_capacity_mut()[0].as_mut_ptr();
+        // SAFETY: room for one more; all fields are written before it counts. One by one: a wide load of what was just
+        // computed in parts would wait for it.
+        unsafe {
+            (&raw mut (*place).id).write(id);
+            (&raw mut (*place).program).write(program);
+            (&raw mut (*place).top).write_volatile(top);
+            (&raw mut (*place).bottom).write_volatile(bottom);
+            (&raw mut (*place).fuel).write_volatile(fuel);
+            (&raw mut (*place).function).write_volatile(function);
+            self.running.set_len(len + 1);
+        }
     }
 
     /// A program may read stack that it never wrote; what a run before left there must not show.

@@ -40,6 +40,8 @@ struct Slot {
 /// A program with everything that a load decides.
 pub(crate) struct Checked {
     code: Arc<Code>,
+    /// The code's, with what the load has filled in.
+    ops: Vec<decode::Op>,
     slots: Vec<Slot>,
     /// A cell an operation: it has been executed while coverage was recorded.
     covered: Vec<Cell<bool>>,
@@ -65,9 +67,16 @@ impl Checked {
             };
             Slot { value: (site.value)(*value), section }
         };
-        let slots = code.slots.iter().map(slot).collect();
+        let slots: Vec<Slot> = code.slots.iter().map(slot).collect();
+        let mut ops = code.ops.clone();
+        for op in ops.iter_mut().filter(|op| op.what == decode::Do::Slot) {
+            let Slot { value, section } = slots[op.imm as usize];
+            if section.is_none() {
+                (op.what, op.imm) = (decode::Do::Constant, value as i64);
+            }
+        }
         let covered = vec![Cell::new(false); code.ops.len()];
-        Ok(Self { code, slots, covered })
+        Ok(Self { code, ops, slots, covered })
     }
 }
 

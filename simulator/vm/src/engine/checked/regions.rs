@@ -257,7 +257,7 @@ impl Regions {
     pub(super) fn make(&mut self, start: u64, len: u64, is: Region) -> Tag {
         // The same place again and again, as in a loop around a look-up, is the same region.
         let last = self.table.last().expect("it begins with regions");
-        if (last.start, last.len, last.is) == (start, len, is) {
+        if last.start == start && last.len == len && last.is == is {
             return (self.table.len() - 1) as Tag;
         }
         let class = if is == Region::ReadOnlyData { Class::ReadOnly } else { Class::Plain };
@@ -428,6 +428,13 @@ impl Regions {
         let refused = |why| Err(self.bad(doing, tag, address, width, why));
         let Some(bytes) = self.find(tag, address, width) else { return refused(Why::Outside) };
         let offset = (address - bytes.start) as usize;
+        if bytes.class == Class::Stack && doing == Doing::Load {
+            // Keys and values, most of all.
+            if self.frames[(tag - FRAMES) as usize].is_written(offset, size) {
+                return Ok(());
+            }
+            return refused(Why::Uninitialised);
+        }
         match bytes.class {
             Class::Plain => Ok(()),
             Class::ReadOnly if doing == Doing::Load => Ok(()),
@@ -436,12 +443,8 @@ impl Regions {
             Class::Context => refused(Why::NoField),
             Class::Stack => {
                 let frame = &mut self.frames[(tag - FRAMES) as usize];
-                if doing == Doing::Store {
-                    frame.write(offset, size);
-                    frame.tags[offset >> 3..(offset + size).div_ceil(8)].fill(NUMBER);
-                } else if !frame.is_written(offset, size) {
-                    return Err(self.bad(doing, tag, address, width, Why::Uninitialised));
-                }
+                frame.write(offset, size);
+                frame.tags[offset >> 3..(offset + size).div_ceil(8)].fill(NUMBER);
                 Ok(())
             }
         }

@@ -213,7 +213,7 @@ impl Machine<'_> {
 
     fn execute<const OBSERVE: bool>(&mut self, start: usize) -> Result<u64, (usize, FaultKind)> {
         let program = self.program;
-        let ops = &program.code.ops[..];
+        let ops = &program.ops[..];
         let mut at = start;
         // Here and not in memory: every operation counts.
         let mut fuel = self.fuel;
