@@ -182,7 +182,7 @@ impl<'a> Scope<'a> {
         let bottom = top - STACK;
         let allowed = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
         let fuel = self.kernel.config.fuel.map_or(allowed, i64::from);
-        self.running.push(Running { id, program: Rc::clone(program), top, bottom, fuel, function: 0 });
+        self.start(Running { id, program: Rc::clone(program), top, bottom, fuel, function: 0 });
         self.run.chain.push(id);
         let (memory, len) = self.memory;
         let arguments = match program.kind() {
@@ -191,6 +191,28 @@ impl<'a> Scope<'a> {
         };
         self.clear(program, 0, top, bottom);
         self.enter(top, fuel, 0, arguments);
+    }
+
+    /// As `push`, which makes its value somewhere else and copies it.
+    #[inline(always)]
+    fn start(&mut self, running: Running) {
+        let len = self.running.len();
+        if len == self.running.capacity() {
+            self.running.reserve(STACKS);
+        }
+        let Running { id, program, top, bottom, fuel, function } = running;
+        let place = self.running.spare_capacity_mut()[0].as_mut_ptr();
+        // SAFETY: room for one more; all fields are written before it counts. One by one: a wide load of what was just
+        // computed in parts would wait for it.
+        unsafe {
+            (&raw mut (*place).id).write(id);
+            (&raw mut (*place).program).write(program);
+            (&raw mut (*place).top).write_volatile(top);
+            (&raw mut (*place).bottom).write_volatile(bottom);
+            (&raw mut (*place).fuel).write_volatile(fuel);
+            (&raw mut (*place).function).write_volatile(function);
+            self.running.set_len(len + 1);
+        }
     }
 
     /// A program may read stack that it never wrote; what a run before left there must not show.

@@ -52,9 +52,9 @@ pub(crate) struct Layout {
 impl Layout {
     /// The field that an access touches first, if any.
     pub(crate) fn touched(&self, offset: i32, width: i32) -> Option<&'static Field> {
-        self.fields.iter().find(|f| {
-            offset < i32::from(f.offset) + i32::from(f.size) && i32::from(f.offset) < offset + width
-        })
+        // Fields are in order and do not overlap.
+        let at = self.fields.partition_point(|f| i32::from(f.offset) + i32::from(f.size) <= offset);
+        self.fields.get(at).filter(|f| i32::from(f.offset) < offset + width)
     }
 }
 

@@ -9,7 +9,7 @@ mod layout;
 use crate::ProgramKind;
 use crate::arena::Arena;
 use crate::packet::Packet;
-pub(crate) use layout::{Access, Layout, Shape, layout};
+pub(crate) use layout::{Access, DATA, DATA_END, DATA_META, Layout, Shape, layout};
 
 /// Bytes of the context with what stands behind it.
 pub(crate) const SIZE: usize = 320;
@@ -33,10 +33,6 @@ const TSTAMP: usize = 152;
 const GSO_SEGS: usize = 164;
 const GSO_SIZE: usize = 176;
 const WIRE_LEN: usize = 160;
-
-const DATA: usize = layout::DATA as usize;
-const DATA_END: usize = layout::DATA_END as usize;
-const DATA_META: usize = layout::DATA_META as usize;
 
 pub(crate) fn put16(context: &mut [u8], at: usize, value: u16) {
     context[at..at + 2].copy_from_slice(&value.to_le_bytes());
@@ -108,9 +104,9 @@ pub(crate) fn refresh(at: usize, packet: &Packet<'_>, arena: &mut Arena) {
         put64(c, 8, data_end);
         put32(c, 68, packet.len() as u32);
     }
-    put64(c, DATA, data);
-    put64(c, DATA_END, data_end);
-    put64(c, DATA_META, meta);
+    put64(c, DATA as usize, data);
+    put64(c, DATA_END as usize, data_end);
+    put64(c, DATA_META as usize, meta);
 }
 
 /// Takes over what programs may write.

@@ -59,10 +59,12 @@ impl Hash {
         // What evicts does so before it looks: also for an entry that is there, unless it has a value a CPU and is
         // only to be replaced.
         let pops = self.lru.is_some() && !(self.per_cpu && flags == EXIST);
-        if pops && !self.pop(key, hash, cpu, arena) {
+        // What is evicted exactly is another entry.
+        let known = self.lru.as_ref().is_none_or(Lru::is_exact).then(|| self.table.find(key, hash, arena));
+        if pops && !self.pop(known.flatten().is_some(), cpu, arena) {
             return Err(Errno::ENOMEM);
         }
-        let old = self.table.find(key, hash, arena);
+        let old = known.unwrap_or_else(|| self.table.find(key, hash, arena));
         let checked = check_mode(flags, old.is_some()).and_then(|()| match old {
             None if self.lru.is_none() && self.table.len() >= self.max => Err(Errno::E2BIG),
             _ => Ok(()),
@@ -96,8 +98,9 @@ impl Hash {
         Ok(values)
     }
 
-    /// Room for one more entry; may evict, also the key's own.
-    fn pop(&mut self, key: &[u8], hash: u32, cpu: u32, arena: &Arena) -> bool {
+    /// Room for one more entry; may evict, also the key's own unless eviction is exact: then it is told whether the key is
+    /// there.
+    fn pop(&mut self, is_there: bool, cpu: u32, arena: &Arena) -> bool {
         let (Some(lru), table) = (&mut self.lru, &mut self.table) else { return true };
         if !lru.is_exact() {
             return lru.make_room(cpu, &mut |node| {
@@ -105,7 +108,7 @@ impl Hash {
                 table.give(node, arena);
             });
         }
-        if table.len() >= self.max && table.find(key, hash, arena).is_none() {
+        if table.len() >= self.max && !is_there {
             let Some(oldest) = lru.oldest() else { return false };
             lru.remove(oldest);
             table.unlink(oldest);

@@ -132,7 +132,8 @@ impl Table {
 
     /// Puts an element into its bucket.
     pub(super) fn link(&mut self, node: u32, key: &[u8], hash: u32, arena: &mut Arena) {
-        if self.len as usize >= self.buckets.len() {
+        // Half of the buckets are empty, so that most ways are short.
+        if self.len as usize * 2 >= self.buckets.len() {
             self.grow();
         }
         let at = self.nodes[node as usize].at;

@@ -4,6 +4,8 @@
 
 use super::table::NONE;
 
+// A line of the cache each: most of a look-up is waiting for them.
+#[repr(align(64))]
 struct Node {
     /// The bits of the prefix from the top, the others zero.
     bits: Bits,

@@ -39,7 +39,7 @@ impl Machine<'_> {
         Ok((unsafe { read::<WIDTH>(address) }, loaded))
     }
 
-    #[cold]
+    #[inline(never)]
     fn load_context(&self, address: u64, width: u64) -> Result<(u64, Tag), FaultKind> {
         let found = self.regions().load_context(address, width);
         let (at, wide, tag) = found.map_err(|why| self.refused(Doing::Load, CONTEXT, address, width, why))?;

@@ -20,7 +20,7 @@ pub(crate) use regions::Kept;
 use super::{Engine, Site, Stopped};
 use crate::legal::{Sound, Value};
 use crate::scope;
-use crate::{Error, Region, helper};
+use crate::{Error, FaultKind, Region, helper};
 
 /// What is watched beside the access checks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -40,6 +40,8 @@ struct Slot {
 /// A program with everything that a load decides.
 pub(crate) struct Checked {
     code: Arc<Code>,
+    /// The code's, with what the load has filled in.
+    ops: Vec<decode::Op>,
     slots: Vec<Slot>,
     /// A cell an operation: it has been executed while coverage was recorded.
     covered: Vec<Cell<bool>>,
@@ -66,16 +68,31 @@ impl Checked {
             };
             Slot { value: (site.value)(*value), section }
         };
-        let slots = code.slots.iter().map(slot).collect();
+        let slots: Vec<Slot> = code.slots.iter().map(slot).collect();
+        let mut ops = code.ops.clone();
+        for op in ops.iter_mut().filter(|op| op.what == decode::Do::Slot) {
+            let Slot { value, section } = slots[op.imm as usize];
+            if section.is_none() {
+                (op.what, op.imm) = (decode::Do::Constant, value as i64);
+            }
+        }
         let covered = vec![Cell::new(false); code.ops.len()];
-        Ok(Self { code, slots, covered })
+        Ok(Self { code, ops, slots, covered })
     }
 }
 
 impl Engine for Checked {
     fn execute(&self) -> Result<u64, Stopped> {
-        let observe = scope::with(|s| s.kernel.observe);
-        if observe == Observe::default() { run::run::<false>(self) } else { run::run::<true>(self) }
+        let (regions, observe) =
+            scope::with(|s| (s.kernel.regions.as_ref().map(regions::Regions::shared), s.kernel.observe));
+        let Some(regions) = regions else {
+            return Err(Stopped { instruction: None, kind: FaultKind::Engine });
+        };
+        if observe.trace || observe.coverage {
+            run::run::<true>(self, regions)
+        } else {
+            run::run::<false>(self, regions)
+        }
     }
 
     fn covered(&self) -> Option<Vec<usize>> {

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::run::Caller;
-use crate::context::{Layout, Shape};
+use crate::context::{self, Layout, Shape};
 use crate::legal::FRAME;
 use crate::{BadAccess, Doing, Region, Why};
 
@@ -194,16 +194,21 @@ impl Regions {
     fn add_packet(&mut self, at: [u64; 3]) {
         let [meta, start, end] = at;
         self.packet_at = at;
-        self.packet = [
-            self.add(meta, start - meta, Class::Plain, Region::PacketMeta),
-            self.add(start, end - start, Class::Plain, Region::Packet),
-            self.add(end, 0, Class::Plain, Region::PacketEnd),
-        ];
+        let tag = self.table.len() as Tag;
+        self.packet = [tag, tag + 1, tag + 2];
+        let part = |start, end, is| Bytes { start, len: end - start, class: Class::Plain, is };
+        self.table.extend_from_slice(&[
+            part(meta, start, Region::PacketMeta),
+            part(start, end, Region::Packet),
+            part(end, end, Region::PacketEnd),
+        ]);
     }
 
     /// After a helper: the packet is where it was, unless it moved or the kernel says that it may have.
     pub(super) fn after_helper(&mut self, packet: [u64; 3], changes_packet: bool) {
-        if packet == self.packet_at && !changes_packet {
+        // One by one: a wide comparison waits for what was just written in parts.
+        let ([meta, start, end], at) = (packet, &self.packet_at);
+        if end == at[2] && start == at[1] && meta == at[0] && !changes_packet {
             return;
         }
         for tag in self.packet {
@@ -252,7 +257,7 @@ impl Regions {
     pub(super) fn make(&mut self, start: u64, len: u64, is: Region) -> Tag {
         // The same place again and again, as in a loop around a look-up, is the same region.
         let last = self.table.last().expect("it begins with regions");
-        if (last.start, last.len, last.is) == (start, len, is) {
+        if last.start == start && last.len == len && last.is == is {
             return (self.table.len() - 1) as Tag;
         }
         let class = if is == Region::ReadOnlyData { Class::ReadOnly } else { Class::Plain };
@@ -351,10 +356,16 @@ impl Regions {
         if from < 0 || from + width as i32 > i32::from(field.size) {
             return Err(Why::NoField);
         }
-        let tag = match field.name {
-            "data" | "skb_data" => self.packet[1],
-            "data_end" | "skb_data_end" => self.packet[2],
-            "data_meta" => self.packet[0],
+        let tag = match field.shape {
+            Shape::Pointer(context::DATA) => self.packet[1],
+            Shape::Pointer(context::DATA_END) => self.packet[2],
+            Shape::Pointer(context::DATA_META) => self.packet[0],
+            Shape::Pointer(_) | Shape::Pointer64 => match field.name {
+                "data" | "skb_data" => self.packet[1],
+                "data_end" | "skb_data_end" => self.packet[2],
+                "data_meta" => self.packet[0],
+                _ => NUMBER,
+            },
             _ => NUMBER,
         };
         match field.shape {
@@ -373,7 +384,7 @@ impl Regions {
         if from < 0 || from + width as i32 > i32::from(field.size) {
             return Err(Why::NoField);
         }
-        if field.access == crate::context::Access::Read {
+        if field.access == context::Access::Read {
             return Err(Why::ReadOnly);
         }
         Ok(match field.shape {
@@ -417,6 +428,13 @@ impl Regions {
         let refused = |why| Err(self.bad(doing, tag, address, width, why));
         let Some(bytes) = self.find(tag, address, width) else { return refused(Why::Outside) };
         let offset = (address - bytes.start) as usize;
+        if bytes.class == Class::Stack && doing == Doing::Load {
+            // Keys and values, most of all.
+            if self.frames[(tag - FRAMES) as usize].is_written(offset, size) {
+                return Ok(());
+            }
+            return refused(Why::Uninitialised);
+        }
         match bytes.class {
             Class::Plain => Ok(()),
             Class::ReadOnly if doing == Doing::Load => Ok(()),
@@ -425,12 +443,8 @@ impl Regions {
             Class::Context => refused(Why::NoField),
             Class::Stack => {
                 let frame = &mut self.frames[(tag - FRAMES) as usize];
-                if doing == Doing::Store {
-                    frame.write(offset, size);
-                    frame.tags[offset >> 3..(offset + size).div_ceil(8)].fill(NUMBER);
-                } else if !frame.is_written(offset, size) {
-                    return Err(self.bad(doing, tag, address, width, Why::Uninitialised));
-                }
+                frame.write(offset, size);
+                frame.tags[offset >> 3..(offset + size).div_ceil(8)].fill(NUMBER);
                 Ok(())
             }
         }

@@ -37,11 +37,7 @@ pub(super) struct Machine<'a> {
 }
 
 /// Runs what the scope says is to be run.
-pub(super) fn run<const OBSERVE: bool>(program: &Checked) -> Result<u64, Stopped> {
-    let regions = scope::with(|s| s.kernel.regions.as_ref().map(Regions::shared));
-    let Some(regions) = regions else {
-        return Err(Stopped { instruction: None, kind: FaultKind::Engine });
-    };
+pub(super) fn run<const OBSERVE: bool>(program: &Checked, regions: Shared) -> Result<u64, Stopped> {
     let mut machine =
         Machine { program, r: [0; 16], t: [UNWRITTEN; 16], regions, depth: 0, loops: MAY_GOTO_MAX, fuel: 0 };
     let (start, frame) = scope::with(|s| machine.enter(s))?;
@@ -64,15 +60,16 @@ impl Machine<'_> {
         regions.take_tags();
         self.fuel = fuel;
         self.t[usize::from(ZERO)] = NUMBER;
-        // The program itself is given one argument, or memory and its length.
-        let count = match s.given(0) {
-            _ if function != 0 => 5,
-            Argument::Context(_) => 1,
-            _ => 2,
-        };
-        for n in 0..count {
-            self.t[n + 1] = calls::argument(s.given(n), given, s, &mut regions);
-            self.r[n + 1] = s.argument(n);
+        let first = s.given(0);
+        match first {
+            // The program itself is given one argument, or memory and its length.
+            Argument::Context(address) if function == 0 => (self.r[1], self.t[1]) = (address, CONTEXT),
+            _ => {
+                for n in 0..if function == 0 { 2 } else { 5 } {
+                    self.t[n + 1] = calls::argument(s.given(n), given, s, &mut regions);
+                    self.r[n + 1] = s.argument(n);
+                }
+            }
         }
         let before = regions.depth();
         self.r[R10] = s.frame_pointer();
@@ -207,6 +204,7 @@ impl Machine<'_> {
     }
 
     /// What a slot holds.
+    #[inline(always)]
     fn slot(&mut self, op: &Op) -> (u64, Tag) {
         let slot = self.program.slots[op.imm as usize];
         let tag = slot.section.map_or(NUMBER, |(start, len, is)| self.regions_mut().section(start, len, is));
@@ -215,7 +213,7 @@ impl Machine<'_> {
 
     fn execute<const OBSERVE: bool>(&mut self, start: usize) -> Result<u64, (usize, FaultKind)> {
         let program = self.program;
-        let ops = &program.code.ops[..];
+        let ops = &program.ops[..];
         let mut at = start;
         // Here and not in memory: every operation counts.
         let mut fuel = self.fuel;
