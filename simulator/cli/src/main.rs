@@ -7,6 +7,7 @@ mod args;
 mod clean;
 mod diagnostics;
 mod explain;
+mod fuzz;
 mod prog;
 mod run;
 mod terminal;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run::run(&run),
         Command::Prog(prog) => prog::prog(&prog),
         Command::Verify(verify) => verify::verify(&verify),
+        Command::Fuzz(fuzz) => fuzz::fuzz(&fuzz),
         Command::Clean => clean::clean(),
         Command::Explain { reason } => explain::explain(reason.as_deref()),
         Command::Completions { shell } => {
