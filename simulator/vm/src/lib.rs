@@ -45,6 +45,7 @@ mod run;
 mod scope;
 mod sock;
 mod test_run;
+mod timer;
 
 #[cfg(test)]
 mod tests;

@@ -152,6 +152,26 @@ impl<'a> Scope<'a> {
     /// Executes the entry program and gives r0.
     pub(crate) fn execute(&mut self, id: ProgramId, program: &Rc<Program>) -> Result<u64, Fault> {
         self.begin(id, Rc::clone(program));
+        self.run_entered(program)
+    }
+
+    /// The same of one function of it, which nothing calls but the world: it has no packet.
+    pub(crate) fn execute_function(
+        &mut self,
+        id: ProgramId,
+        program: &Rc<Program>,
+        function: usize,
+        arguments: [Argument; 5],
+    ) -> Result<u64, Fault> {
+        let bottom = self.slots().stacks;
+        self.run.chain.push(id);
+        let (top, fuel, program) = (bottom + STACK, self.fuel_of(program), Rc::clone(program));
+        let running = Running { id, program: Rc::clone(&program), top, bottom, fuel, function, arguments };
+        self.enter(running, [(0, 0); 5]);
+        self.run_entered(&program)
+    }
+
+    fn run_entered(&mut self, program: &Rc<Program>) -> Result<u64, Fault> {
         self.reset_regions();
         let restore = Restore(CURRENT.replace(Some(NonNull::from(&mut *self).cast())));
         // A panic is a bug of this vm, and an error of this run alone. What runs inside, a tail call's target for one,
@@ -167,12 +187,16 @@ impl<'a> Scope<'a> {
         self.fault.take().map_or(Ok(r0), Err)
     }
 
+    fn fuel_of(&self, program: &Program) -> i64 {
+        let allowed = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
+        self.kernel.config.fuel.map_or(allowed, i64::from)
+    }
+
     fn begin(&mut self, id: ProgramId, program: Rc<Program>) {
         let level = self.running.len() + 1;
         let top = self.slots().stacks + level * STACK;
         let bottom = top - STACK;
-        let allowed = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
-        let fuel = self.kernel.config.fuel.map_or(allowed, i64::from);
+        let fuel = self.fuel_of(&program);
         let none = Argument::Number(0);
         let first = match &self.packet {
             _ if program.kind() != ProgramKind::Memory => {
@@ -251,6 +275,12 @@ impl<'a> Scope<'a> {
 
     pub(crate) fn failed(&self) -> bool {
         self.fault.is_some()
+    }
+
+    /// The program that runs now, for a function of it that is to run later.
+    pub(crate) fn holder(&self) -> (ProgramId, Rc<Program>) {
+        let running = self.running.last().expect("a helper is called by a program");
+        (running.id, Rc::clone(&running.program))
     }
 
     /// The program that runs now.
