@@ -12,7 +12,7 @@ mod ring;
 mod room;
 mod route;
 mod skb;
-mod socket;
+pub(crate) mod socket;
 mod text;
 mod tunnel;
 mod xdp;
