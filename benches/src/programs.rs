@@ -1,8 +1,8 @@
 //! Programs written by hand, small enough that an engine's own cost shows. Each leaves its packet as it is.
 
 use skep_vm::{
-    EngineKind, Environment, Kernel, KernelConfig, LoadSpec, Loaded, MapDef, MapId, Object, ProgramKind,
-    SkBuff, UpdateMode,
+    EngineKind, Environment, Input, Kernel, KernelConfig, LoadSpec, Loaded, MapDef, MapId, Object,
+    ProgramKind, Run, SkBuff, UpdateMode,
 };
 
 /// The name of every program here.
@@ -155,6 +155,7 @@ pub struct Prepared {
     kernel: Kernel,
     loaded: Loaded,
     packet: SkBuff,
+    last: Run,
 }
 
 impl Program {
@@ -172,7 +173,7 @@ impl Program {
             let map = loaded.maps[&self.maps[0].name];
             kernel.map_update(map, key, value, UpdateMode::Any).map_err(|e| e.to_string())?;
         }
-        Ok(Prepared { kernel, loaded, packet: SkBuff::from_frame(&frame()) })
+        Ok(Prepared { kernel, loaded, packet: SkBuff::from_frame(&frame()), last: Run::default() })
     }
 }
 
@@ -186,6 +187,17 @@ impl Prepared {
         let id = self.loaded.programs[NAME];
         let run = self.kernel.run(id, &mut self.packet, &mut World).map_err(|e| e.to_string())?;
         Ok(run.stats.instructions)
+    }
+
+    /// So many runs over the packet, as `BPF_PROG_TEST_RUN` with `repeat` does them; how many instructions they took.
+    ///
+    /// # Errors
+    ///
+    /// A fault.
+    pub fn repeat(&mut self, times: u32) -> Result<u64, String> {
+        let (id, input) = (self.loaded.programs[NAME], Input::Skb(&mut self.packet));
+        let ran = self.kernel.run_repeated(id, input, &mut World, times, &mut self.last);
+        ran.map(|stats| stats.instructions).map_err(|e| e.to_string())
     }
 }
 

@@ -7,17 +7,16 @@ use crate::tally::Tally;
 use crate::{complain, say};
 use skep_abi::Mac;
 use skep_abi::program::Object;
+use skep_agent::Pilot;
 use skep_agent_core::{
-    Agent, Cluster, Config, EndpointRequest, Event, Given, Performed, Request, Step, Switches, Time, drive,
-    start,
+    Change, Cluster, Config, EndpointRequest, Event, Given, Performed, Request, Step, Switches,
 };
-use skep_agent_linux::{LinuxNode, Netns, NodeLock, Signal, Signals, monotonic_ns, probe};
+use skep_agent_linux::{LinuxNode, Netns, NodeLock, Signal, Signals, probe};
 use skep_manifest::Options;
 use skep_object::ObjectSet;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The name under which it stands what pods were given.
 const GIVEN: &str = "cluster";
@@ -40,7 +39,7 @@ pub(crate) fn run(args: Args) -> Result<u8, String> {
     }
     daemon.complain(begun);
     loop {
-        match signals.wait(None, daemon.rest(interval)).map_err(|e| e.to_string())? {
+        match signals.wait(None, daemon.pilot.rest(interval)).map_err(|e| e.to_string())?.signal {
             Some(Signal::End) => {
                 say!("asked to end; the datapath stays");
                 return Ok(0);
@@ -69,22 +68,17 @@ struct Daemon {
     name: String,
     objects: Arc<ObjectSet>,
     _lock: NodeLock,
-    node: LinuxNode,
+    pilot: Pilot,
     folder: Folder,
     /// Of the files that were last right.
     cluster: Option<Cluster>,
     /// Whether files were read that could not be followed yet, for a reason outside of them.
     pending: bool,
-    agent: Option<(Config, Agent)>,
     endpoints: BTreeMap<u16, Waiting>,
     tally: Tally,
     /// Whether the node has refused something since it last did all.
     refused: bool,
     complained: Option<String>,
-}
-
-fn now() -> Time {
-    Time::from_nanos(monotonic_ns())
 }
 
 impl Daemon {
@@ -99,24 +93,16 @@ impl Daemon {
             name: args.node.take().unwrap_or_else(names::host),
             objects,
             _lock: lock,
-            node,
+            pilot: Pilot::new(node),
             folder: Folder::new(std::mem::take(&mut args.manifests), options),
             cluster: None,
             pending: false,
-            agent: None,
             endpoints: BTreeMap::new(),
             tally: Tally::default(),
             refused: false,
             complained: None,
             args,
         })
-    }
-
-    /// How long nothing is due.
-    fn rest(&self, interval: Duration) -> Duration {
-        let due = self.agent.as_ref().and_then(|(_, agent)| agent.next_timer());
-        let left = due.map(|at| Duration::from_nanos(at.as_nanos().saturating_sub(now().as_nanos())));
-        left.map_or(interval, |left| left.min(interval))
     }
 
     /// Follows what has changed, and lets the agent do what is due; `at_once` without waiting for files to settle.
@@ -128,9 +114,8 @@ impl Daemon {
         let changed = self.folder.has_changed();
         let read = if changed || at_once || self.pending { self.follow() } else { Ok(false) };
         self.find_namespaces();
-        if self.agent.as_ref().is_some_and(|(_, a)| a.next_timer().is_some_and(|at| at <= now())) {
-            self.event(Event::Tick);
-        }
+        let performed = self.pilot.tick();
+        self.performed(&performed);
         self.report(matches!(read, Ok(true)));
         read.map(drop)
     }
@@ -151,10 +136,10 @@ impl Daemon {
         self.pending = true;
         let config = self.config(&cluster)?;
         let given = serde_json::to_vec(&cluster.given()).map_err(|e| e.to_string())?;
-        self.node.remember(GIVEN, &given).map_err(|e| e.to_string())?;
+        self.pilot.node.remember(GIVEN, &given).map_err(|e| e.to_string())?;
         self.pending = false;
         self.cluster = Some(cluster);
-        if self.agent.as_ref().is_some_and(|(known, _)| *known == config) {
+        if self.pilot.config() == Some(&config) {
             self.tell(steps);
         } else {
             self.begin(config);
@@ -164,7 +149,7 @@ impl Daemon {
 
     /// What was given to pods by the agent before this one.
     fn given(&self) -> Result<Given, String> {
-        let Some(bytes) = self.node.remembered(GIVEN).map_err(|e| e.to_string())? else {
+        let Some(bytes) = self.pilot.node.remembered(GIVEN).map_err(|e| e.to_string())? else {
             return Ok(Given::default());
         };
         Ok(serde_json::from_slice(&bytes).unwrap_or_else(|e| {
@@ -200,7 +185,7 @@ impl Daemon {
     fn begin(&mut self, config: Config) {
         say!("node {}, uplink {} {}", self.name, config.uplink, config.uplink_mac);
         for waiting in std::mem::take(&mut self.endpoints).into_values() {
-            self.node.remove_namespace(&waiting.request.netns);
+            self.pilot.node.remove_namespace(&waiting.request.netns);
         }
         let steps = self.cluster.as_ref().map(|c| c.replay(&self.name)).unwrap_or_default();
         // An inventory looks into pods' namespaces, too: the devices of one that it does not know belong to nobody.
@@ -212,9 +197,7 @@ impl Daemon {
                 }
             }
         }
-        let mut agent = Agent::new(config.clone());
-        let performed = start(&mut agent, &mut self.node, now());
-        self.agent = Some((config, agent));
+        let performed = self.pilot.begin(config);
         self.performed(&performed);
         self.tell(steps);
     }
@@ -223,7 +206,7 @@ impl Daemon {
         for step in steps {
             match step {
                 // All that there was in the beginning includes the pods whose namespaces are there.
-                Step::Broadcast(change @ skep_agent_core::Change::Synced) => {
+                Step::Broadcast(change @ Change::Synced) => {
                     self.find_namespaces();
                     self.event(Event::Resource(change));
                 }
@@ -244,7 +227,7 @@ impl Daemon {
     fn disconnect(&mut self, waiting: &Waiting) {
         if waiting.told.is_some() {
             self.event(Event::Endpoint(Request::Delete { endpoint: waiting.request.endpoint }));
-            self.node.remove_namespace(&waiting.request.netns);
+            self.pilot.node.remove_namespace(&waiting.request.netns);
         }
     }
 
@@ -270,7 +253,7 @@ impl Daemon {
     }
 
     fn add_namespace(&mut self, path: &Path, request: &EndpointRequest) -> bool {
-        let added = Netns::open(path).and_then(|netns| self.node.add_namespace(&request.netns, netns));
+        let added = Netns::open(path).and_then(|netns| self.pilot.node.add_namespace(&request.netns, netns));
         // It went at this very moment, or is not whole yet: next time.
         if let Err(e) = &added {
             complain!("pod {}: {e}", request.pod);
@@ -279,8 +262,7 @@ impl Daemon {
     }
 
     fn event(&mut self, event: Event) {
-        let Some((_, agent)) = &mut self.agent else { return };
-        let performed = drive(agent, &mut self.node, now(), event);
+        let performed = self.pilot.tell(event);
         self.performed(&performed);
     }
 
@@ -314,10 +296,7 @@ impl Daemon {
             self.refused = true;
             return;
         }
-        if read
-            || tally.changes > 0
-            || self.refused && self.agent.as_ref().is_some_and(|(_, a)| a.datapath().is_some())
-        {
+        if read || tally.changes > 0 || self.refused && self.pilot.is_on_course() {
             self.refused = false;
             let waiting = self.endpoints.values().filter(|w| w.told.is_none()).count();
             let rest =

@@ -19,6 +19,11 @@ use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // `skep run --on kernel` starts this program again, once a node.
+    #[cfg(all(feature = "kernel", target_os = "linux"))]
+    if let Some(status) = skep_live::live::agent_process() {
+        return status;
+    }
     // clap exits with 2 on arguments that it does not know.
     let args = Args::parse();
     let status = match args.command {

@@ -111,6 +111,7 @@ impl Executed<'_> {
                     ));
                 }
                 Value::FrameCell => return Some(format!("r{} = [frame cell]", self.code[at].dst)),
+                Value::TailResult => return Some(format!("r{} = [tail result]", self.code[at].dst)),
                 Value::Map(index) => (PSEUDO_MAP_FD, index, 0),
                 Value::Extern(index) => (PSEUDO_BTF_ID, index, 0),
                 Value::Data { section, offset } => (PSEUDO_MAP_VALUE, section, offset),

@@ -18,7 +18,7 @@ use crate::scope::{Running, STACKS};
 use crate::sock::{Socket, SocketId, Sockets};
 use crate::timer::Timers;
 use crate::{
-    EngineKind, Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, context, map_kind,
+    EngineKind, Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, Stats, context, map_kind,
 };
 
 /// How a simulated kernel is made.
@@ -131,7 +131,8 @@ pub(crate) struct Slots {
     pub(crate) context: usize,
     pub(crate) stacks: usize,
     pub(crate) packet: usize,
-    /// Where legal code leaves its frame pointer before it calls a helper that calls back.
+    /// Where legal code leaves its frame pointer before it calls a helper that calls back, and behind that r0 of what was
+    /// tail called.
     pub(crate) frame: usize,
 }
 
@@ -139,7 +140,8 @@ impl Kernel {
     /// A kernel without maps and programs.
     pub fn new(config: &KernelConfig) -> Self {
         let mut arena = Arena::new(config.memory);
-        if matches!(config.engine, EngineKind::Auto | EngineKind::Checked) {
+        let checks = matches!(config.engine, EngineKind::Auto | EngineKind::Checked);
+        if checks {
             arena.watch_freed();
         }
         let mut reserve = |len| arena.alloc(len).expect("an empty arena has room for a run");
@@ -159,7 +161,7 @@ impl Kernel {
             next_program: 1,
             record: false,
             engine: config.engine,
-            regions: Some(Box::default()),
+            regions: checks.then(Box::default),
             observe: Observe::default(),
             sockets: Sockets::default(),
             timers: Timers::new(),
@@ -442,6 +444,20 @@ impl Kernel {
         crate::run::run_again(self, program, input, env, run)
     }
 
+    /// As `BPF_PROG_TEST_RUN` with `repeat`: packet and context are put in place once, the program runs so many times (at
+    /// least once) over what the time before has left of them, and they are taken back at the end. `run` is the last run;
+    /// what comes back is what all of them took together.
+    pub fn run_repeated(
+        &mut self,
+        program: ProgramId,
+        input: Input<'_>,
+        env: &mut dyn Environment,
+        repeat: u32,
+        run: &mut Run,
+    ) -> Result<Stats, Fault> {
+        crate::run::run_repeated(self, program, input, env, repeat, run)
+    }
+
     /// Runs a program of the kind [`crate::ProgramKind::Memory`]: r1 points to `memory`, or is 0 if that is empty, and r2
     /// is its length. Gives r0.
     pub fn run_memory(
@@ -451,6 +467,11 @@ impl Kernel {
         env: &mut dyn Environment,
     ) -> Result<u64, Fault> {
         crate::run::run_memory(self, program, memory, env)
+    }
+
+    /// Whether some of its programs may be run by `checked`.
+    pub(crate) fn checks(&self) -> bool {
+        matches!(self.engine, EngineKind::Auto | EngineKind::Checked)
     }
 
     pub(crate) fn program(&self, id: ProgramId) -> Result<Rc<Program>, Fault> {

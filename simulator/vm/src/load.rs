@@ -40,6 +40,7 @@ fn fill(
             Value::Extern(index) => externs[index].unwrap_or(0),
             Value::Callback(function) => callback_handle(function),
             Value::FrameCell => kernel.arena.address(kernel.slots.frame),
+            Value::TailResult => kernel.arena.address(kernel.slots.frame + 8),
         };
         let section = |section: usize| {
             let (at, len) = loaded.globals[section];

@@ -196,6 +196,14 @@ pub struct Stats {
     pub map_lookups: u64,
 }
 
+impl Stats {
+    fn add(&mut self, run: &Self) {
+        self.instructions += run.instructions;
+        self.helper_calls += run.helper_calls;
+        self.map_lookups += run.map_lookups;
+    }
+}
+
 /// A redirect, as a helper recorded it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Redirect {
@@ -273,7 +281,7 @@ pub struct Access {
 
 impl Run {
     /// Empty, and its lists keep their memory.
-    fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         (self.return_value, self.redirect, self.retval, self.assigned) = (0, None, 0, None);
         self.chain.clear();
         self.tail_calls.clear();
@@ -302,6 +310,18 @@ pub(crate) fn run_again(
     env: &mut dyn Environment,
     into: &mut Run,
 ) -> Result<(), Fault> {
+    run_repeated(kernel, program, input, env, 1, into).map(drop)
+}
+
+/// Runs it so many times over what was put into the arena once, and gives what all runs took together.
+pub(crate) fn run_repeated(
+    kernel: &mut Kernel,
+    program: ProgramId,
+    input: Input<'_>,
+    env: &mut dyn Environment,
+    repeat: u32,
+    into: &mut Run,
+) -> Result<Stats, Fault> {
     let entry = kernel.program(program)?;
     let (packet, rest) = input::enter(kernel, entry.kind(), input).map_err(|kind| Fault {
         program: entry.name().to_owned(),
@@ -311,7 +331,17 @@ pub(crate) fn run_again(
     into.reset();
     let mut scope = Scope::new(kernel, env, packet, std::mem::take(into));
     scope.rest = rest;
-    let result = scope.execute(program, &entry);
+    let mut total = Stats::default();
+    let mut result = scope.execute(program, &entry);
+    total.add(&scope.run.stats);
+    for _ in 1..repeat {
+        if result.is_err() {
+            break;
+        }
+        scope.again();
+        result = scope.execute(program, &entry);
+        total.add(&scope.run.stats);
+    }
     let Scope { kernel, packet, rest, run, running, .. } = scope;
     *into = run;
     kernel.running = running;
@@ -319,7 +349,7 @@ pub(crate) fn run_again(
     let r0 = result?;
     input::leave(kernel, packet, rest);
     into.return_value = r0 as i32;
-    Ok(())
+    Ok(total)
 }
 
 pub(crate) fn run_memory(

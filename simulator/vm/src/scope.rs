@@ -49,6 +49,8 @@ pub(crate) struct Scope<'a> {
     /// What a helper's result points to: how many bytes of what.
     pub(crate) made: Option<(u64, crate::Region)>,
     pub(crate) running: Vec<Running>,
+    /// What the function is given that a helper calls now.
+    called_with: [Argument; 5],
     fault: Option<Fault>,
     /// How many were running when a helper failed, until it is known which of the program's instructions called it.
     failed_in: Option<usize>,
@@ -65,7 +67,6 @@ pub(crate) struct Running {
     fuel: i64,
     /// Counted from the program's first; 0 is the program itself.
     function: usize,
-    arguments: [Argument; 5],
 }
 
 /// What a function is given.
@@ -83,6 +84,17 @@ pub(crate) enum Argument {
     MapValue { map: MapId, address: u64 },
     /// A copy of a map's key, of this many bytes.
     MapKey { address: u64, size: usize },
+}
+
+impl Argument {
+    /// What stands in the register; `given` is what the helper that calls was given.
+    fn value(self, given: [u64; 5]) -> u64 {
+        match self {
+            Self::Number(value) | Self::Context(value) | Self::Memory(value) => value,
+            Self::Given(n) => given[usize::from(n) - 1],
+            Self::MapValue { address, .. } | Self::MapKey { address, .. } => address,
+        }
+    }
 }
 
 /// A function that a helper calls, as many times as it wants to. Made within a borrow of the scope and used outside.
@@ -140,6 +152,7 @@ impl<'a> Scope<'a> {
             rest,
             made,
             running,
+            called_with: [Argument::Number(0); 5],
             fault,
             failed_in: None,
         }
@@ -166,8 +179,10 @@ impl<'a> Scope<'a> {
         let bottom = self.slots().stacks;
         self.run.chain.push(id);
         let (top, fuel, program) = (bottom + STACK, self.fuel_of(program), Rc::clone(program));
-        let running = Running { id, program: Rc::clone(&program), top, bottom, fuel, function, arguments };
-        self.enter(running, [(0, 0); 5]);
+        self.clear(&program, function, top, bottom);
+        self.enter(top, fuel, function, arguments.map(|argument| argument.value([0; 5])));
+        self.called_with = arguments;
+        self.running.push(Running { id, program: Rc::clone(&program), top, bottom, fuel, function });
         self.run_entered(&program)
     }
 
@@ -187,6 +202,13 @@ impl<'a> Scope<'a> {
         self.fault.take().map_or(Ok(r0), Err)
     }
 
+    /// Before the same program runs once more over what it has left.
+    pub(crate) fn again(&mut self) {
+        self.run.reset();
+        self.reserved.clear();
+        self.made = None;
+    }
+
     fn fuel_of(&self, program: &Program) -> i64 {
         let allowed = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
         self.kernel.config.fuel.map_or(allowed, i64::from)
@@ -197,37 +219,43 @@ impl<'a> Scope<'a> {
         let top = self.slots().stacks + level * STACK;
         let bottom = top - STACK;
         let fuel = self.fuel_of(&program);
-        let none = Argument::Number(0);
-        let first = match &self.packet {
-            _ if program.kind() != ProgramKind::Memory => {
-                Argument::Context(self.kernel.arena.address(self.slots().context))
-            }
-            _ if self.memory.1 == 0 => none,
-            _ => Argument::Memory(self.memory.0),
-        };
-        let arguments = [first, Argument::Number(self.memory.1), none, none, none];
         self.run.chain.push(id);
-        self.enter(Running { id, program, top, bottom, fuel, function: 0, arguments }, [(0, 0); 5]);
+        let (memory, len) = self.memory;
+        let arguments = match program.kind() {
+            ProgramKind::Memory if self.packet.is_none() => [memory, len, 0, 0, 0],
+            _ => [self.kernel.arena.address(self.slots().context), 0, 0, 0, 0],
+        };
+        self.clear(&program, 0, top, bottom);
+        self.enter(top, fuel, 0, arguments);
+        self.running.push(Running { id, program, top, bottom, fuel, function: 0 });
+    }
+
+    /// A program may read stack that it never wrote; what a run before left there must not show.
+    fn clear(&mut self, program: &Program, function: usize, mut top: usize, bottom: usize) {
+        for used in program.stack() {
+            if top <= bottom {
+                break;
+            }
+            // Of a function that a helper calls it is not known at which depth it stands.
+            let used = if function == 0 { usize::from(*used) } else { FRAME as usize };
+            self.kernel.arena.slice_mut(top - used, used).fill(0);
+            top -= (FRAME + SPILL) as usize;
+        }
     }
 
     /// Writes what an engine needs below the first frame, as [`crate::legal`] expects it there.
-    fn enter(&mut self, running: Running, given: [(u64, u32); 5]) {
-        let frame = (FRAME + SPILL) as usize;
-        // A program may read stack that it never wrote; what a run before left there must not show.
-        let used = (frame * running.program.depth()).min(running.top - running.bottom);
-        self.kernel.arena.slice_mut(running.top - used, used).fill(0);
-        let arguments = running.arguments.map(|argument| match argument {
-            Argument::Number(value) | Argument::Context(value) | Argument::Memory(value) => value,
-            Argument::Given(n) => given[usize::from(n) - 1].0,
-            Argument::MapValue { address, .. } | Argument::MapKey { address, .. } => address,
-        });
-        for (slot, value) in (0..).zip(arguments) {
-            self.put(running.top, slot, value);
+    fn enter(&mut self, top: usize, fuel: i64, function: usize, arguments: [u64; 5]) {
+        // One more than the function's first instruction, as 0 stands for the program.
+        let entry = if function == 0 { 0 } else { function as u64 + 1 };
+        let [a, b, c, d, e] = arguments;
+        // From the last slot up, as they stand in memory.
+        let slots = [entry, 0, fuel as u64, e, d, c, b, a];
+        const { assert!(legal::TEMPORARY == 7 && legal::LOOPS == 6 && legal::FUEL == 5) };
+        let at = top.wrapping_add_signed(isize::from(legal::spill(legal::TEMPORARY)));
+        let place = self.kernel.arena.slice_mut(at, 8 * slots.len());
+        for (place, value) in place.as_chunks_mut::<8>().0.iter_mut().zip(slots) {
+            *place = value.to_le_bytes();
         }
-        self.put(running.top, legal::FUEL, running.fuel as u64);
-        let entry = if running.function == 0 { 0 } else { running.function + 1 };
-        self.put(running.top, legal::TEMPORARY, entry as u64);
-        self.running.push(running);
     }
 
     /// Writes a slot of the spill area of the frame whose pointer this is.
@@ -304,10 +332,26 @@ impl<'a> Scope<'a> {
         self.kernel.arena.slice_mut(at, 8).copy_from_slice(&frame.to_le_bytes());
     }
 
-    /// What is to be executed: which function, with what, and how many instructions.
-    pub(crate) fn entry(&self) -> (usize, [Argument; 5], i64) {
+    /// What is to be executed: which function, and how many instructions.
+    pub(crate) fn entry(&self) -> (usize, i64) {
         let running = self.running.last().expect("an engine executes");
-        (running.function, running.arguments, running.fuel)
+        (running.function, running.fuel)
+    }
+
+    /// What it is given, counted from 0.
+    pub(crate) fn given(&self, n: usize) -> Argument {
+        let running = self.running.last().expect("an engine executes");
+        let (memory, len) = self.memory;
+        match (running.function, n) {
+            (0, 0) if running.program.kind() != ProgramKind::Memory => {
+                Argument::Context(self.kernel.arena.address(self.slots().context))
+            }
+            (0, 0) if len == 0 => Argument::Number(0),
+            (0, 0) => Argument::Memory(memory),
+            (0, 1) => Argument::Number(len),
+            (0, _) => Argument::Number(0),
+            _ => self.called_with[n],
+        }
     }
 
     /// Tells the scope how many instructions are left; legal code does so by itself.
@@ -347,8 +391,9 @@ impl<'a> Scope<'a> {
     /// The program that a tail call reaches.
     fn tail_target(&mut self, map: MapId, index: u32) -> Option<(ProgramId, Rc<Program>)> {
         let kind = self.running.last().map(|r| r.program.kind());
+        let allowed = self.run.chain.len() <= TAIL_CALLS_MAX;
         let target = self.kernel.maps.get(map).and_then(|m| m.program(index));
-        let target = target.filter(|(_, p)| self.run.chain.len() <= TAIL_CALLS_MAX && Some(p.kind()) == kind);
+        let target = target.filter(|(_, p)| allowed && Some(p.kind()) == kind).cloned();
         let id = target.as_ref().map(|(id, _)| *id);
         self.run.tail_calls.push(TailCall { map, index, target: id });
         target
@@ -360,6 +405,9 @@ impl<'a> Scope<'a> {
         let kind = self.running.last().map(|r| r.program.kind());
         let memory = if self.packet.is_none() { self.memory } else { (0, 0) };
         let packet = self.packet_bounds();
+        if !self.kernel.checks() {
+            return;
+        }
         self.kernel.arena.drain_freed(|_, _| {});
         // A panic may have lost them.
         let regions = self.kernel.regions.get_or_insert_default();
@@ -414,7 +462,13 @@ pub(crate) fn tail_call(map: u64, index: u32) -> u64 {
     });
     let Some(program) = target else { return 0 };
     let result = program.execute();
-    with(|scope| scope.tail_result = scope.end(result));
+    with(|scope| {
+        let r0 = scope.end(result);
+        scope.tail_result = r0;
+        // For legal code.
+        let cell = scope.slots().frame + 8;
+        scope.kernel.arena.slice_mut(cell, 8).copy_from_slice(&r0.to_le_bytes());
+    });
     1
 }
 
@@ -429,8 +483,12 @@ impl Callback {
             let fuel = scope.take(self.frame, legal::FUEL) as i64;
             let (program, function) = (Rc::clone(&self.program), self.function);
             let (id, bottom) = (self.id, self.bottom);
-            let running = Running { id, program, top, bottom, fuel, function, arguments };
-            scope.enter(running, self.given);
+            scope.clear(&program, function, top, bottom);
+            let given = self.given.map(|(value, _)| value);
+            let values = arguments.map(|argument| argument.value(given));
+            scope.enter(top, fuel, function, values);
+            scope.called_with = arguments;
+            scope.running.push(Running { id, program, top, bottom, fuel, function });
             if let Some(regions) = &mut scope.kernel.regions {
                 regions.give_tags(Some(self.given.map(|(_, tag)| tag)));
             }

@@ -104,19 +104,14 @@ impl Kernel {
         check_ethernet(input.data)?;
         check_xdp_context(input).map_err(TestError::Input)?;
         let mut buff = XdpBuff::new(input.data, 0);
-        let (mut total, mut last) = (Stats::default(), None);
-        for _ in 0..repeat {
-            // The kernel puts the frame back where it was before each run but the first; what was written stays.
-            let run = self.run_on(program, Input::Xdp(&mut buff), env)?;
-            add(&mut total, &run.stats);
-            last = Some(run);
-        }
-        let return_value = last.as_ref().map_or(0, |run| u64::from(run.return_value as u32));
+        let mut run = Run::default();
+        let total = self.run_repeated(program, Input::Xdp(&mut buff), env, repeat, &mut run)?;
+        let return_value = u64::from(run.return_value as u32);
         let data = buff.frame.bytes().to_vec();
         // `xdp_convert_buff_to_md`: offsets from the metadata, of which there is none.
         let mut context = vec![0; XDP_CONTEXT];
         context[4..8].copy_from_slice(&(data.len() as u32).to_le_bytes());
-        Ok(TestOutput { return_value, data, context, run: last, total })
+        Ok(TestOutput { return_value, data, context, run: Some(run), total })
     }
 
     fn test_skb(
@@ -141,23 +136,12 @@ impl Kernel {
             return Err(TestError::Input(what));
         }
         set_skb_context(&mut skb, input.context).map_err(TestError::Input)?;
-        let mut total = Stats::default();
-        let mut last = None;
-        for _ in 0..repeat {
-            let run = self.run_on(program, Input::Skb(&mut skb), env)?;
-            add(&mut total, &run.stats);
-            last = Some(run);
-        }
-        let return_value = last.as_ref().map_or(0, |run| u64::from(run.return_value as u32));
+        let mut run = Run::default();
+        let total = self.run_repeated(program, Input::Skb(&mut skb), env, repeat, &mut run)?;
+        let return_value = u64::from(run.return_value as u32);
         let (data, context) = (skb.bytes().to_vec(), skb_context(&skb));
-        Ok(TestOutput { return_value, data, context, run: last, total })
+        Ok(TestOutput { return_value, data, context, run: Some(run), total })
     }
-}
-
-fn add(total: &mut Stats, run: &Stats) {
-    total.instructions += run.instructions;
-    total.helper_calls += run.helper_calls;
-    total.map_lookups += run.map_lookups;
 }
 
 /// What the kernel refuses with `EINVAL`.

@@ -28,7 +28,7 @@ pub use node::{LinuxNode, NodeLock, clean};
 pub use perf::{Events, PerfReader};
 pub use pin::{LinkInfo, TcxHook, TcxLink, link_ids, unpin};
 pub use raw::{RawMap, RawProgram, RawRan, RawShape};
-pub use signals::{Signal, Signals};
+pub use signals::{Signal, Signals, Woken};
 pub use sys::{kernel_release, monotonic_ns, possible_cpus, probe, stay_on_cpu};
 pub use tap::{FrameSender, Tap, TappedFrame, hear_icmp_errors, set_offloads_off};
 pub use test_run::{Ran, SkbContext};

@@ -124,6 +124,16 @@ impl LinuxNode {
         self.maps.get(name).cloned()
     }
 
+    /// A map of the node as it is pinned now, for who watches a node that another process changes: no descriptor is kept,
+    /// since another map may stand under the name tomorrow.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn pinned_map(&self, name: &str) -> Result<Option<Map>, Error> {
+        self.pins.open_map(name)
+    }
+
     /// Endpoints whose pods may start.
     pub fn ready(&self) -> &BTreeSet<u16> {
         &self.ready
@@ -135,7 +145,11 @@ impl LinuxNode {
     }
 
     /// Takes note of the devices that are there: the agent needs the indexes of those that it did not make, too.
-    fn find_links(&mut self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn find_links(&mut self) -> Result<(), Error> {
         self.links.clear();
         for device in self.netlink.devices()? {
             self.links.insert(Link::root(device.name), device.ifindex);

@@ -18,6 +18,15 @@ pub enum Signal {
     Again,
 }
 
+/// Why a wait is over; for neither reason if the time has passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Woken {
+    /// A signal has come.
+    pub signal: Option<Signal>,
+    /// The other descriptor is readable, or was closed at its other end.
+    pub other: bool,
+}
+
 /// SIGTERM, SIGINT and SIGHUP, which wait until they are asked for.
 #[derive(Debug)]
 pub struct Signals {
@@ -53,12 +62,12 @@ impl Signals {
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// Waits for one of the signals, for `other` to become readable, or for the time to pass; `None` but for a signal.
+    /// Waits for one of the signals, for `other` to become readable, or for the time to pass.
     ///
     /// # Errors
     ///
     /// What poll(2) and read(2) say.
-    pub fn wait(&self, other: Option<BorrowedFd<'_>>, limit: Duration) -> Result<Option<Signal>, Error> {
+    pub fn wait(&self, other: Option<BorrowedFd<'_>>, limit: Duration) -> Result<Woken, Error> {
         // Rounded up, or a wait for less than a millisecond would be none.
         let limit = i32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
@@ -69,9 +78,10 @@ impl Signals {
         if ready < 0 {
             let e = io::Error::last_os_error();
             let interrupted = e.kind() == io::ErrorKind::Interrupted;
-            return if interrupted { Ok(None) } else { Err(Error::kernel("poll", e)) };
+            let woken = Woken { signal: None, other: false };
+            return if interrupted { Ok(woken) } else { Err(Error::kernel("poll", e)) };
         }
-        self.take()
+        Ok(Woken { signal: self.take()?, other: fds[1].revents != 0 })
     }
 
     fn take(&self) -> Result<Option<Signal>, Error> {

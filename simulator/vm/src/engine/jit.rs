@@ -92,9 +92,12 @@ impl Jit {
 
 impl Engine for Jit {
     fn execute(&self) -> Result<u64, Stopped> {
+        let mut frame = scope::with(|s| s.frame_pointer()).to_ne_bytes();
+        // SAFETY: legal code reads it once, at its start.
+        let frame: &'static mut [u8] = unsafe { &mut *std::ptr::from_mut(&mut frame) };
         // SAFETY: the code is compiled from legal instructions, whose jumps stay inside, and whose memory accesses a
-        // kernel has verified or the caller vouches for; it neither keeps nor needs the empty slices.
-        let result = unsafe { self.vm.execute_program_jit(&mut [], &mut []) };
+        // kernel has verified or the caller vouches for; it keeps neither slice.
+        let result = unsafe { self.vm.execute_program_jit(&mut [], frame) };
         result.map_err(|_| Stopped { instruction: None, kind: FaultKind::Engine })
     }
 }

@@ -133,14 +133,15 @@ impl Program {
         self.kind
     }
 
-    /// How many frames its stack needs at the most.
-    pub(crate) fn depth(&self) -> usize {
-        self.sound.depth
+    /// Bytes that its functions may see of each frame, the program's own first: what must be zero before a run. None where
+    /// the engine finds reads of what was not written.
+    pub(crate) fn stack(&self) -> &[u16] {
+        if self.kind == EngineKind::Checked { &[] } else { &self.sound.stack }
     }
 
     /// Whether the kernel lets it run longer than its verifier follows it.
     pub(crate) fn may_loop(&self) -> bool {
-        self.sound.may_loop()
+        self.sound.may_loop
     }
 
     pub(crate) fn execute(&self) -> Result<u64, Stopped> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Engine, Site, Stopped, filled, refused};
 use crate::insn::Insn;
 use crate::legal::{Legal, Sound};
-use crate::{Error, FaultKind, helper};
+use crate::{Error, FaultKind, helper, scope};
 
 /// It computes a taken jump's target in 16 bits.
 const LENGTH_MAX: usize = i16::MAX as usize;
@@ -57,7 +57,8 @@ impl Interpreter {
 
 impl Engine for Interpreter {
     fn execute(&self) -> Result<u64, Stopped> {
-        self.vm.execute_program(&[], &[]).map_err(|e| self.stopped(&format!("{e:?}")))
+        let frame = scope::with(|s| s.frame_pointer()).to_ne_bytes();
+        self.vm.execute_program(&[], &frame).map_err(|e| self.stopped(&format!("{e:?}")))
     }
 }
 

@@ -33,22 +33,15 @@ pub(super) fn map_of_kind(
     Err(FaultKind::Map { helper: call.number, what })
 }
 
+const NO_VALUES: &str = "a map of this kind has no values by key";
+
 /// A map that the verifier lets programs look into by key.
 fn values(call: Call, scope: &Scope<'_>) -> Result<(MapId, usize, usize), FaultKind> {
     let found = map(call, scope, 1)?;
-    match scope.kernel.map_def(found.0).map(|def| def.kind) {
-        Some(
-            map_kind::PROG_ARRAY
-            | map_kind::PERF_EVENT_ARRAY
-            | map_kind::CGROUP_ARRAY
-            | map_kind::QUEUE
-            | map_kind::STACK
-            | map_kind::BLOOM_FILTER
-            | map_kind::RINGBUF
-            | map_kind::SK_STORAGE,
-        ) => Err(FaultKind::Map { helper: call.number, what: "a map of this kind has no values by key" }),
-        _ => Ok(found),
+    if scope.kernel.maps.get(found.0).is_some_and(|map| map.has_values()) {
+        return Ok(found);
     }
+    Err(FaultKind::Map { helper: call.number, what: NO_VALUES })
 }
 
 /// A map that programs may also change.
@@ -101,14 +94,20 @@ pub(super) fn lookup_percpu(scope: &mut Scope<'_>, call: Call) -> Outcome {
 }
 
 fn lookup_on(scope: &mut Scope<'_>, call: Call, cpu: u32) -> Outcome {
-    let (id, key_size, _) = values(call, scope)?;
+    let fault = |what| FaultKind::Map { helper: call.number, what };
+    let id = map_of(call.arg(1)).ok_or_else(|| fault("its argument is no map"))?;
+    let map = scope.kernel.maps.get(id).ok_or_else(|| fault("the map is gone"))?;
+    if !map.has_values() {
+        return Err(fault(NO_VALUES));
+    }
+    let key_size = map.key_size();
     let key_at = call.source(scope, 2, key_size)?;
     scope.run.stats.map_lookups += 1;
     let kernel = &mut *scope.kernel;
     let map = kernel.maps.get_mut(id).expect("found above");
     let found = map.lookup(kernel.arena.slice(key_at, key_size), cpu, &kernel.arena);
+    let size = map.value_size();
     if kernel.record {
-        let size = map.value_size();
         let key = kernel.arena.slice(key_at, key_size).to_vec();
         let value = match found {
             Some(Found::Place(at)) => Some(kernel.arena.slice(at, size).to_vec()),
@@ -119,9 +118,8 @@ fn lookup_on(scope: &mut Scope<'_>, call: Call, cpu: u32) -> Outcome {
             Access { program: scope.program(), map: id, op: Op::Lookup, key, value, before: None, result };
         scope.run.accesses.push(access);
     }
-    let size = scope.kernel.maps.get(id).map_or(0, |m| m.value_size()) as u64;
     scope.made = match found {
-        Some(Found::Place(_)) => Some((size, Region::MapValue(id))),
+        Some(Found::Place(_)) => Some((size as u64, Region::MapValue(id))),
         Some(Found::Socket(_)) => Some((super::socket::BYTES, Region::Given)),
         _ => None,
     };

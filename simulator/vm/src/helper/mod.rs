@@ -34,12 +34,8 @@ pub(crate) const TAIL_CALL: i32 = 12;
 
 /// Numbers that no program can call: legal code's own.
 const INTERNAL: i32 = 0x4000_0000;
-/// The frame pointer of what is to be executed; all else that it needs stands below its frame.
-pub(crate) const ENTER: i32 = INTERNAL;
 /// With 1, 2 or 4 added: `LD_ABS` of so many bytes.
 pub(crate) const PACKET_LOAD: i32 = INTERNAL + 0x1020;
-/// r0 of the program that was tail called.
-pub(crate) const TAIL_RESULT: i32 = INTERNAL + 0x1003;
 /// Signed division, 64 bits.
 pub(crate) const SDIV64: i32 = INTERNAL + 0x1010;
 /// Signed remainder, 64 bits.
@@ -180,8 +176,6 @@ const OWN: &[(i32, Function)] = &[
     (TAIL_CALL, |_, map, index, _, _| scope::tail_call(map, index as u32)),
     (callback::FOR_EACH, callback::for_each),
     (callback::LOOP, callback::run_loop),
-    (TAIL_RESULT, |_, _, _, _, _| scope::with(|s| s.tail_result)),
-    (ENTER, |_, _, _, _, _| scope::with(|s| s.frame_pointer())),
     (PACKET_LOAD + 1, |_, offset, _, _, _| packet_load::load(offset as i32, 1)),
     (PACKET_LOAD + 2, |_, offset, _, _, _| packet_load::load(offset as i32, 2)),
     (PACKET_LOAD + 4, |_, offset, _, _, _| packet_load::load(offset as i32, 4)),
@@ -208,8 +202,6 @@ pub(crate) fn all() -> impl Iterator<Item = (i32, Function)> {
 /// What a call of one of legal code's own helpers does, as text.
 pub(crate) fn own_name(number: i32) -> Option<String> {
     let name = match number {
-        TAIL_RESULT => "result of the tail call",
-        ENTER => "frame",
         SDIV64 => "sdiv64",
         SMOD64 => "smod64",
         SDIV32 => "sdiv32",

@@ -32,7 +32,7 @@ const TUNNEL_NOCACHE: u16 = 1 << 13;
 pub(super) fn set_key(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (size, flags) = (call.arg32(3) as usize, call.arg(4));
     call.check_context(scope)?;
-    let given = call.bytes(scope, 2, size)?;
+    let given = call.place(scope, 2, size)?;
     if flags & !(TUNINFO_IPV6 | ZERO_CSUM_TX | DONT_FRAGMENT | SEQ_NUMBER | NO_TUNNEL_KEY) != 0 {
         return refused(Errno::EINVAL);
     }
@@ -40,7 +40,7 @@ pub(super) fn set_key(scope: &mut Scope<'_>, call: Call) -> Outcome {
         return refused(Errno::EINVAL);
     }
     let mut key = [0; SIZE];
-    key[..size].copy_from_slice(&given);
+    key[..size].copy_from_slice(scope.kernel.arena.slice(given, size));
     let word = |at: usize| u32::from_le_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]]);
     let (label, ext) = (word(24), u16::from_le_bytes([key[22], key[23]]));
     if flags & TUNINFO_IPV6 == 0 && label != 0 || ext != 0 {

@@ -43,6 +43,11 @@ impl Emit {
         self.slots += slots;
     }
 
+    /// How many slots there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slots
+    }
+
     pub(crate) fn push(&mut self, insn: Insn) {
         self.add(Item::Plain(insn));
     }

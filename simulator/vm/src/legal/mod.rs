@@ -8,9 +8,11 @@
 
 pub(crate) mod cfg;
 pub(crate) mod context;
+mod count;
 mod emit;
 mod liveness;
 mod rewrite;
+mod stack;
 mod translate;
 
 #[cfg(test)]
@@ -71,6 +73,8 @@ pub(crate) enum Value {
     Callback(usize),
     /// The place where legal code leaves its frame pointer for a helper that calls back.
     FrameCell,
+    /// The place where r0 of a program that was tail called stands.
+    TailResult,
 }
 
 /// A program of sound structure: every instruction is one of the kernel's, every jump stays in its function, and no
@@ -82,10 +86,12 @@ pub(crate) struct Sound {
     pub(crate) insns: Vec<Insn>,
     /// Callers before the functions that they call; the program itself is the first.
     pub(crate) functions: Vec<Function>,
-    /// How many frames it needs at the most.
-    pub(crate) depth: usize,
+    /// Bytes that are used of each frame, by depth: so many frames it needs at the most.
+    pub(crate) stack: Vec<u16>,
     /// What its 16-byte loads stand for, by instruction.
     pub(crate) values: BTreeMap<usize, Value>,
+    /// Whether the kernel lets it run longer than its verifier follows it: `bpf_loop`, `may_goto`.
+    pub(crate) may_loop: bool,
     legal: OnceLock<Result<Arc<Legal>, Error>>,
     decoded: OnceLock<Arc<checked::Code>>,
 }
@@ -110,16 +116,6 @@ impl Sound {
     /// The program as `checked` runs it; worked out at the first use.
     pub(crate) fn decoded(&self) -> &Arc<checked::Code> {
         self.decoded.get_or_init(|| Arc::new(checked::Code::new(self)))
-    }
-
-    /// Whether a helper may be given one of its functions to call.
-    pub(crate) fn has_callbacks(&self) -> bool {
-        self.values.values().any(|v| matches!(v, Value::Callback(_)))
-    }
-
-    /// Whether the kernel lets it run longer than its verifier follows it.
-    pub(crate) fn may_loop(&self) -> bool {
-        self.has_callbacks() || self.insns.iter().any(|i| i.is_may_goto())
     }
 }
 
@@ -168,7 +164,10 @@ pub(crate) fn sound(name: &str, linked: &Linked, given: &Given<'_>) -> Result<So
     });
     let (functions, values, depth) = found.map_err(|e| e.of(name))?;
     let (legal, decoded) = (OnceLock::new(), OnceLock::new());
-    Ok(Sound { name: name.into(), kind, insns, functions, depth, values, legal, decoded })
+    let may_loop =
+        values.values().any(|v| matches!(v, Value::Callback(_))) || insns.iter().any(|i| i.is_may_goto());
+    let stack = stack::used(&insns, &functions, depth);
+    Ok(Sound { name: name.into(), kind, insns, functions, stack, values, may_loop, legal, decoded })
 }
 
 /// `may_access_skb`: only programs on packets have `LD_ABS` and `LD_IND`.

@@ -1,13 +1,13 @@
-//! One program from beginning to end: the entry, each function's start, and each block with its count of instructions.
+//! One program from beginning to end: the entry, each function's start, and each block.
 
 use super::cfg::{self, Function};
+use super::count::Count;
 use super::emit::{Emit, Label, Row};
 use super::{
-    FRAME, FUEL, Illegal, LOOPS, Legal, MAY_GOTO_MAX, R0, SPILL, Sound, TEMPORARY, Value, context, liveness,
-    rewrite, spill,
+    FRAME, FUEL, Illegal, LOOPS, Legal, MAY_GOTO_MAX, SPILL, Sound, TEMPORARY, Value, context, rewrite, spill,
 };
 use crate::helper;
-use crate::insn::{ADD, ATOMIC, DW, FP, Insn, JEQ, JMP, JSGE, LDX, LOAD_ACQ, MEM, MOV, ST, STX};
+use crate::insn::{ADD, ATOMIC, DW, FP, Insn, JEQ, JMP, LDX, LOAD_ACQ, MEM, MOV, ST, STX};
 
 pub(super) fn translate(program: &Sound) -> Result<Legal, Illegal> {
     let (code, fixups, origin) = row(program)?;
@@ -27,19 +27,23 @@ fn row(program: &Sound) -> Result<Row, Illegal> {
         if loops(insns, function) {
             out.push(Insn::new(ST | MEM | DW, FP, 0, spill(LOOPS), MAY_GOTO_MAX));
         }
-        let r0_live = liveness::r0_at_blocks(insns, function);
-        for (block, r0_live) in function.blocks.iter().zip(r0_live) {
+        let mut count = Count::new(insns, function);
+        count.enter(&mut out);
+        for (number, block) in function.blocks.iter().enumerate() {
             out.origin(block.start);
             out.bind(Label::Original(block.start));
-            count(&mut out, cfg::length(insns, block), r0_live);
             for at in cfg::instructions(insns, block) {
                 out.origin(at);
                 if let Some(access) = accesses.get(&at) {
                     access.emit(insns[at], &mut out);
+                } else if let Some(target) = cfg::target(insns[at], at) {
+                    let target = count.jump(number, target, &mut out);
+                    rewrite::rewrite(insns[at], Some(target), &mut out);
                 } else {
                     instruction(program, at, &mut out)?;
                 }
             }
+            count.leave(number, &mut out);
         }
     }
     out.resolve().map_err(|at| Illegal::at(at, "jumps further than rbpf can when made legal"))
@@ -49,11 +53,10 @@ fn loops(insns: &[Insn], function: &Function) -> bool {
     function.blocks.iter().any(|block| cfg::instructions(insns, block).any(|at| insns[at].is_may_goto()))
 }
 
-/// Before the first instruction: the frame pointer and the arguments, which differ from run to run, and which of the
-/// functions is to be called. A callback is entered here as well.
+/// Before the first instruction: the frame pointer, which r1 points to, and the arguments, which differ from run to run,
+/// and which of the functions is to be called. A callback is entered here as well.
 fn enter(out: &mut Emit, program: &Sound) {
-    out.push(Insn::call(helper::ENTER));
-    out.push(Insn::alu64(MOV, FP, 0));
+    out.push(Insn::load(DW, FP, 1, 0));
     for (slot, register) in (0..).zip(1..=5) {
         out.push(Insn::load(DW, register, FP, spill(slot)));
     }
@@ -70,23 +73,6 @@ fn enter(out: &mut Emit, program: &Sound) {
         }
     }
     out.push(Insn::alu64_imm(MOV, 0, 0));
-}
-
-/// Counts a block's instructions and stops when the run has to end. Keeps r0 if somebody still reads it.
-fn count(out: &mut Emit, instructions: usize, r0_live: bool) {
-    if r0_live {
-        out.push(Insn::store(DW, FP, spill(R0), 0));
-    }
-    out.push(Insn::load(DW, 0, FP, spill(FUEL)));
-    out.push(Insn::alu64_imm(ADD, 0, -(instructions as i32)));
-    out.push(Insn::store(DW, FP, spill(FUEL), 0));
-    // The end stands here and not behind the function, which may be further away than a jump reaches.
-    out.push(Insn::new(JMP | JSGE, 0, 0, 2, 0));
-    out.push(Insn::alu64_imm(MOV, 0, 0));
-    out.push(Insn::exit());
-    if r0_live {
-        out.push(Insn::load(DW, 0, FP, spill(R0)));
-    }
 }
 
 fn instruction(program: &Sound, at: usize, out: &mut Emit) -> Result<(), Illegal> {
@@ -110,7 +96,8 @@ fn instruction(program: &Sound, at: usize, out: &mut Emit) -> Result<(), Illegal
         let missed = out.local();
         out.push(insn);
         out.jump(Insn::new(JMP | JEQ, 0, 0, 0, 0), missed);
-        out.push(Insn::call(helper::TAIL_RESULT));
+        out.load64(0, Value::TailResult);
+        out.push(Insn::load(DW, 0, 0, 0));
         out.push(Insn::exit());
         out.bind(missed);
         return Ok(());
@@ -121,7 +108,7 @@ fn instruction(program: &Sound, at: usize, out: &mut Emit) -> Result<(), Illegal
         out.push(Insn::store(DW, 0, 0, FP));
     }
     check_stack(insn).map_err(|what| Illegal::At(at, what))?;
-    rewrite::rewrite(insn, cfg::target(insn, at).map(Label::Original), out);
+    rewrite::rewrite(insn, None, out);
     Ok(())
 }
 

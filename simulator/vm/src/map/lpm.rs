@@ -2,6 +2,7 @@
 //! it counts, most significant first.
 
 use super::table::{Table, hash};
+use super::trie::Trie;
 use super::{Layout, Values, check_mode};
 use crate::Errno;
 use crate::arena::Arena;
@@ -9,19 +10,38 @@ use crate::arena::Arena;
 /// `LPM_DATA_SIZE_MAX` and the prefix length before it.
 const KEY_MAX: usize = 4 + 256;
 
+/// How the longest prefix is found.
+enum Ways {
+    /// Of addresses.
+    Trie(Trie),
+    /// Of what is longer: the prefix lengths that there are, the longest first, and how many entries of each.
+    Lengths(Vec<(u32, u32)>),
+}
+
 pub(super) struct Lpm {
     /// By prefix length and the bits that count, the others zero.
     table: Table,
     /// By element: the key as it was last written. The bits behind the prefix are kept and mean nothing.
     written: Vec<Vec<u8>>,
-    /// The prefix lengths that there are, the longest first, and how many entries of each.
-    lengths: Vec<(u32, u32)>,
+    ways: Ways,
     bits: u32,
     max: u32,
 }
 
 fn prefix(key: &[u8]) -> u32 {
     u32::from_le_bytes(key[..4].try_into().expect("a key begins with its prefix length"))
+}
+
+/// The bits of a key of at most 16 bytes behind the prefix length, from the top.
+fn address(key: &[u8]) -> u128 {
+    let bytes = &key[4..];
+    if let Ok(bytes) = bytes.try_into() {
+        return u128::from_be_bytes(bytes);
+    }
+    match *bytes {
+        [a, b, c, d] => u128::from(u32::from_be_bytes([a, b, c, d])) << 96,
+        _ => bytes.iter().zip(0..).fold(0, |all, (byte, n)| all | u128::from(*byte) << (120 - 8 * n)),
+    }
 }
 
 /// The key with this prefix length, in a buffer.
@@ -39,7 +59,9 @@ fn masked<'a>(key: &[u8], prefix: u32, buffer: &'a mut [u8; KEY_MAX]) -> &'a [u8
 impl Lpm {
     pub(super) fn new(key_size: usize, layout: Layout, max: u32) -> Self {
         let table = Table::new(key_size, layout);
-        Self { table, written: Vec::new(), lengths: Vec::new(), bits: (key_size as u32 - 4) * 8, max }
+        let bits = (key_size as u32 - 4) * 8;
+        let ways = if bits <= 128 { Ways::Trie(Trie::new()) } else { Ways::Lengths(Vec::new()) };
+        Self { table, written: Vec::new(), ways, bits, max }
     }
 
     pub(super) fn free(self, arena: &mut Arena) {
@@ -68,8 +90,14 @@ impl Lpm {
         if own > self.bits {
             return None;
         }
-        let mut shorter = self.lengths.iter().filter(|(prefix, _)| *prefix <= own);
-        shorter.find_map(|(prefix, _)| self.node(key, *prefix, arena)).map(|n| self.table.values(n))
+        let node = match &self.ways {
+            Ways::Trie(trie) => trie.longest(address(key), own),
+            Ways::Lengths(lengths) => {
+                let mut shorter = lengths.iter().filter(|(prefix, _)| *prefix <= own);
+                shorter.find_map(|(prefix, _)| self.node(key, *prefix, arena))
+            }
+        };
+        node.map(|n| self.table.values(n))
     }
 
     /// `trie_update_elem`: a new entry in a full trie is `ENOSPC`.
@@ -95,9 +123,12 @@ impl Lpm {
             Some(written) => written.copy_from_slice(key),
             None => self.written.push(key.to_vec()),
         }
-        match self.lengths.binary_search_by(|(length, _)| prefix.cmp(length)) {
-            Ok(at) => self.lengths[at].1 += 1,
-            Err(at) => self.lengths.insert(at, (prefix, 1)),
+        match &mut self.ways {
+            Ways::Trie(trie) => trie.insert(address(key), prefix, node),
+            Ways::Lengths(lengths) => match lengths.binary_search_by(|(length, _)| prefix.cmp(length)) {
+                Ok(at) => lengths[at].1 += 1,
+                Err(at) => lengths.insert(at, (prefix, 1)),
+            },
         }
         Ok(self.table.values(node))
     }
@@ -110,11 +141,16 @@ impl Lpm {
         let node = self.node(key, prefix, arena).ok_or(Errno::ENOENT)?;
         self.table.unlink(node);
         self.table.give(node, arena);
-        let at = self.lengths.iter().position(|(length, _)| *length == prefix);
-        let at = at.expect("the length of an entry is counted");
-        self.lengths[at].1 -= 1;
-        if self.lengths[at].1 == 0 {
-            self.lengths.remove(at);
+        match &mut self.ways {
+            Ways::Trie(trie) => trie.remove(address(key), prefix),
+            Ways::Lengths(lengths) => {
+                let at = lengths.iter().position(|(length, _)| *length == prefix);
+                let at = at.expect("the length of an entry is counted");
+                lengths[at].1 -= 1;
+                if lengths[at].1 == 0 {
+                    lengths.remove(at);
+                }
+            }
         }
         Ok(self.table.values(node))
     }

@@ -127,9 +127,11 @@ impl Lru {
             self.elements[element as usize].used = true;
             return;
         }
-        let at = self.heads + element;
-        self.detach(at);
-        self.attach(at, Self::active(0));
+        let (at, head) = (self.heads + element, Self::active(0));
+        if self.links[head as usize].next != at {
+            self.detach(at);
+            self.attach(at, head);
+        }
     }
 
     pub(super) fn is_exact(&self) -> bool {

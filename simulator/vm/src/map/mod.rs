@@ -12,21 +12,21 @@ pub mod kind;
 mod layout;
 mod lpm;
 mod lru;
+mod programs;
 mod queue;
 mod ring;
 mod table;
 mod targets;
-
-use std::collections::BTreeMap;
-use std::rc::Rc;
+mod trie;
 
 use crate::arena::Arena;
-use crate::engine::Program;
-use crate::{Errno, Error, KernelConfig, MapDef, MapId, ProgramId};
+use crate::{Errno, Error, KernelConfig, MapDef, MapId};
 pub(crate) use all::Maps;
 use layout::{Layout, Values};
 pub use lru::Eviction;
+use programs::Slots;
 pub(crate) use ring::Ring;
+use std::collections::BTreeMap;
 
 /// `BPF_NOEXIST`
 const NOEXIST: u64 = 1;
@@ -42,7 +42,7 @@ enum Kind {
     Queue(queue::Queue),
     Bloom(bloom::Bloom),
     Ring(Ring),
-    Programs(BTreeMap<u32, (ProgramId, Rc<Program>)>),
+    Programs(Slots),
     PerfEvents,
     /// Maps, sockets or control groups by index, by number.
     Numbers(BTreeMap<u32, u64>),
@@ -54,6 +54,8 @@ pub(crate) struct Map {
     def: MapDef,
     layout: Layout,
     kind: Kind,
+    /// Asked at each look-up.
+    has_values: bool,
 }
 
 /// What a program's look-up finds.
@@ -85,7 +87,13 @@ impl Map {
             map: def.name.clone(),
             what: "no memory left in the simulated kernel".into(),
         })?;
-        Ok(Self { def, layout, kind })
+        let has_values = match &kind {
+            Kind::Array(_) | Kind::Lpm(_) | Kind::Targets(_) => true,
+            Kind::Hash(_) => def.kind != kind::SK_STORAGE,
+            Kind::Numbers(_) => def.kind != kind::CGROUP_ARRAY,
+            _ => false,
+        };
+        Ok(Self { def, layout, kind, has_values })
     }
 
     fn kind(def: &MapDef, layout: Layout, config: &KernelConfig, arena: &mut Arena) -> Option<Kind> {
@@ -95,7 +103,7 @@ impl Map {
         Some(match def.kind {
             kind::ARRAY | kind::PERCPU_ARRAY => Kind::Array(array::Array::create(layout, max, arena)?),
             kind::LPM_TRIE => Kind::Lpm(lpm::Lpm::new(key, layout, max)),
-            kind::PROG_ARRAY => Kind::Programs(BTreeMap::new()),
+            kind::PROG_ARRAY => Kind::Programs(Slots::default()),
             kind::PERF_EVENT_ARRAY => Kind::PerfEvents,
             kind::QUEUE | kind::STACK => {
                 Kind::Queue(queue::Queue::create(value, max, def.kind == kind::STACK, arena)?)
@@ -138,6 +146,11 @@ impl Map {
             Kind::Targets(m) => m.array.free(self.layout, arena),
             Kind::Bloom(_) | Kind::Programs(_) | Kind::PerfEvents | Kind::Numbers(_) => {}
         }
+    }
+
+    /// Whether the verifier lets programs look into it by key.
+    pub(crate) fn has_values(&self) -> bool {
+        self.has_values
     }
 
     /// Bytes of a key as it is kept: of a socket's storage, the socket's number.
@@ -225,7 +238,7 @@ impl Map {
         let values = match &self.kind {
             Kind::Lpm(m) => m.longest(key, arena),
             Kind::Programs(slots) => {
-                let (id, _) = slots.get(&array::index(key)).ok_or(Errno::ENOENT)?;
+                let (id, _) = slots.get(array::index(key)).ok_or(Errno::ENOENT)?;
                 return Ok(vec![id.0.to_le_bytes().to_vec()]);
             }
             Kind::Numbers(m) => {
@@ -404,7 +417,7 @@ impl Map {
                 let missing = if kind::holds_sockets(self.def.kind) { Errno::EINVAL } else { Errno::ENOENT };
                 m.remove(&index).map(drop).ok_or(missing)
             }
-            Kind::Programs(m) => m.remove(&index).map(drop).ok_or(Errno::ENOENT),
+            Kind::Programs(m) => m.set(index, None).map(drop).ok_or(Errno::ENOENT),
             Kind::PerfEvents => Err(Errno::ENOENT),
             _ => Err(Errno::EINVAL),
         }
@@ -520,7 +533,7 @@ impl Map {
             Kind::Lpm(m) => m.len(),
             Kind::Queue(m) => m.len(),
             Kind::Numbers(m) => m.len() as u32,
-            Kind::Programs(m) => m.len() as u32,
+            Kind::Programs(m) => m.all().count() as u32,
             Kind::Targets(m) => m.filled.iter().filter(|f| **f).count() as u32,
             Kind::Array(m) => m.entries(),
             Kind::Bloom(_) | Kind::Ring(_) | Kind::PerfEvents => 0,
@@ -546,32 +559,6 @@ impl Map {
     pub(crate) fn entries(&self, arena: &Arena) -> Vec<(Vec<u8>, Vec<u8>)> {
         let first = |(key, values): (_, Vec<Vec<u8>>)| Some((key, values.into_iter().next()?));
         self.entries_cpus(arena).into_iter().filter_map(first).collect()
-    }
-
-    pub(crate) fn set_program(
-        &mut self,
-        index: u32,
-        target: Option<(ProgramId, Rc<Program>)>,
-    ) -> Result<(), Errno> {
-        let Kind::Programs(slots) = &mut self.kind else { return Err(Errno::EINVAL) };
-        if index >= self.def.max_entries {
-            return Err(Errno::E2BIG);
-        }
-        match target {
-            Some(target) => slots.insert(index, target),
-            None => slots.remove(&index),
-        };
-        Ok(())
-    }
-
-    pub(crate) fn program(&self, index: u32) -> Option<(ProgramId, Rc<Program>)> {
-        let Kind::Programs(slots) = &self.kind else { return None };
-        slots.get(&index).cloned()
-    }
-
-    pub(crate) fn program_slots(&self) -> Vec<(u32, ProgramId)> {
-        let Kind::Programs(slots) = &self.kind else { return Vec::new() };
-        slots.iter().map(|(index, (id, _))| (*index, *id)).collect()
     }
 }
 

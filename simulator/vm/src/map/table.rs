@@ -27,20 +27,39 @@ pub(super) struct Table {
     len: u32,
 }
 
-/// Eight bytes at a time; the same in every run.
+/// Eight bytes from a place of a key that has them.
+fn word(key: &[u8], at: usize) -> u64 {
+    key[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+/// A key in words: all but the last of eight bytes, and the last with what is left, which may overlap. Keys are short,
+/// and this is faster than calls that copy or compare.
+fn last_word(key: &[u8]) -> u64 {
+    match key.len() {
+        8.. => word(key, key.len() - 8),
+        4.. => {
+            let half = |at: usize| key[at..].first_chunk().map_or(0, |half| u32::from_le_bytes(*half));
+            u64::from(half(0)) | u64::from(half(key.len() - 4)) << 32
+        }
+        _ => key.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)),
+    }
+}
+
+/// The same in every run.
 pub(super) fn hash(key: &[u8]) -> u32 {
     const K: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut hash = key.len() as u64;
-    let mut words = key.chunks_exact(8);
-    for word in &mut words {
-        let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
-        hash = (hash.rotate_left(5) ^ word).wrapping_mul(K);
-    }
-    let mut last = [0; 8];
-    let rest = words.remainder();
-    last[..rest.len()].copy_from_slice(rest);
-    hash = (hash.rotate_left(5) ^ u64::from_le_bytes(last)).wrapping_mul(K);
-    (hash ^ hash >> 32) as u32
+    let mut mix = |word: u64| hash = (hash.rotate_left(5) ^ word).wrapping_mul(K);
+    (0..key.len().saturating_sub(8)).step_by(8).for_each(|at| mix(word(key, at)));
+    mix(last_word(key));
+    // The upper half is what all bits have gone into.
+    (hash >> 32 ^ hash) as u32
+}
+
+/// Whether two keys of the same size are equal.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let words = (0..a.len().saturating_sub(8)).step_by(8);
+    last_word(a) == last_word(b) && words.into_iter().all(|at| word(a, at) == word(b, at))
 }
 
 impl Table {
@@ -87,7 +106,7 @@ impl Table {
         let mut at = self.buckets[hash as usize & (self.buckets.len() - 1)];
         while at != NONE {
             let node = &self.nodes[at as usize];
-            if node.hash == hash && arena.slice(node.at, self.key_size) == key {
+            if node.hash == hash && same(arena.slice(node.at, self.key_size), key) {
                 return Some(at);
             }
             at = node.next;

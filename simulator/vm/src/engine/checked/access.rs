@@ -22,7 +22,7 @@ impl Machine<'_> {
     }
 
     #[inline(always)]
-    pub(super) fn load<const WIDTH: u64>(&mut self, op: Op) -> Result<(u64, Tag), FaultKind> {
+    pub(super) fn load<const WIDTH: u64>(&mut self, op: &Op) -> Result<(u64, Tag), FaultKind> {
         let base = usize::from(op.src & 15);
         let (address, tag) = (self.r[base].wrapping_add(op.off as i64 as u64), self.t[base]);
         let Some(bytes) = self.regions().find(tag, address, WIDTH) else {
@@ -67,7 +67,7 @@ impl Machine<'_> {
     }
 
     #[inline(always)]
-    pub(super) fn store<const WIDTH: u64>(&mut self, op: Op) -> Result<(), FaultKind> {
+    pub(super) fn store<const WIDTH: u64>(&mut self, op: &Op) -> Result<(), FaultKind> {
         let (base, from) = (usize::from(op.dst & 15), usize::from(op.src & 15));
         let (address, tag) = (self.r[base].wrapping_add(op.off as i64 as u64), self.t[base]);
         let (value, value_tag) = (self.r[from].wrapping_add(op.imm as u64), self.t[from]);
@@ -107,7 +107,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    pub(super) fn atomic<const WIDTH: u64>(&mut self, op: Op) -> Result<(), FaultKind> {
+    pub(super) fn atomic<const WIDTH: u64>(&mut self, op: &Op) -> Result<(), FaultKind> {
         let (base, from) = (usize::from(op.dst & 15), usize::from(op.src & 15));
         let (address, tag) = (self.r[base].wrapping_add(op.off as i64 as u64), self.t[base]);
         let Some(bytes) = self.regions().find(tag, address, WIDTH) else {

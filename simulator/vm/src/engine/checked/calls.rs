@@ -8,6 +8,19 @@ use crate::{FaultKind, Region};
 /// Helpers behind which pointers into the packet are void, whether it moved or not (`bpf_helper_changes_pkt_data`).
 const CHANGES_PACKET: &[i32] =
     &[9, 10, 11, 13, 18, 19, 31, 38, 39, 43, 44, 50, 54, 63, 65, 73, 74, 75, 76, 90, 91, 143];
+/// Natures of helpers, a bit each.
+const CALLS_BACK: i32 = 1;
+const MOVES_PACKET: i32 = 2;
+const TAKES_BACK: i32 = 4;
+
+/// What of a helper the interpreter has to know beforehand.
+pub(super) fn nature(number: i32) -> i32 {
+    let bit = |is: bool, bit: i32| if is { bit } else { 0 };
+    bit(helper::CALLS_BACK.contains(&number), CALLS_BACK)
+        | bit(CHANGES_PACKET.contains(&number), MOVES_PACKET)
+        | bit(matches!(number, RINGBUF_SUBMIT | RINGBUF_DISCARD | SK_RELEASE), TAKES_BACK)
+}
+
 const RINGBUF_SUBMIT: i32 = 132;
 const RINGBUF_DISCARD: i32 = 133;
 const SK_RELEASE: i32 = 86;
@@ -17,17 +30,17 @@ pub(super) struct After {
     pub(super) tag: Tag,
 }
 
-/// Calls a helper. The regions are with the scope meanwhile.
+/// Calls a helper, by number, function and nature. The regions are with the scope meanwhile.
 pub(super) fn call(
-    number: i32,
-    function: Function,
+    helper: (i32, Function, i32),
     arguments: [u64; 5],
     tags: [Tag; 5],
     held: &mut Option<Box<Regions>>,
     frame: (u64, &mut i64),
 ) -> Result<After, FaultKind> {
     let [a, b, c, d, e] = arguments;
-    let back = helper::CALLS_BACK.contains(&number);
+    let (_, function, nature) = helper;
+    let back = nature & CALLS_BACK != 0;
     let depth = held.as_ref().map_or(0, |r| r.depth());
     if let Some(regions) = held {
         regions.give_tags(Some(tags));
@@ -48,9 +61,9 @@ pub(super) fn call(
         if back {
             *fuel = s.fuel(pointer);
         }
-        regions.after_helper(s.packet_bounds(), CHANGES_PACKET.contains(&number));
+        regions.after_helper(s.packet_bounds(), nature & MOVES_PACKET != 0);
         s.kernel.arena.drain_freed(|start, len| regions.end(start, len, deleted));
-        let tag = given_back(s, number, arguments, r0, &mut regions);
+        let tag = given_back(s, nature, arguments, r0, &mut regions);
         *held = Some(regions);
         // The scope has noted the fault; what is said here is not looked at.
         if s.failed() { Err(FaultKind::Engine) } else { Ok(After { r0, tag }) }
@@ -67,12 +80,12 @@ fn deleted(region: Region) -> Option<Region> {
 /// What a helper's result points to.
 fn given_back(
     scope: &mut Scope<'_>,
-    number: i32,
+    nature: i32,
     arguments: [u64; 5],
     r0: u64,
     regions: &mut Regions,
 ) -> Tag {
-    if matches!(number, RINGBUF_SUBMIT | RINGBUF_DISCARD | SK_RELEASE) {
+    if nature & TAKES_BACK != 0 {
         regions.end(arguments[0], 1, |r| (r == Region::Given).then_some(Region::GivenBack));
     }
     if r0 == 0 {

@@ -3,6 +3,7 @@
 //! Knows the encoding, and which registers are written on every way to an instruction: only where one may not be, a
 //! check is put before it.
 
+use super::calls;
 use crate::helper;
 use crate::insn::{
     ABS, ADD, ALU, ALU64, AND, ARSH, ATOMIC, CMPXCHG, DIV, END, FP, IND, Insn, JA, JEQ, JGE, JGT, JLE, JLT,
@@ -118,7 +119,7 @@ pub(super) struct Op {
     pub(super) src: u8,
     /// Bytes.
     pub(super) width: u8,
-    /// Of an access: the offset. Of a jump: the operation it goes to.
+    /// Of an access: the offset. Of a jump: the operation it goes to. Of a helper: its nature.
     pub(super) off: i32,
     pub(super) imm: i64,
 }
@@ -183,6 +184,7 @@ impl Code {
                     numbers.len() - 1
                 });
                 op.width = u8::try_from(index).expect("there are fewer helpers");
+                op.off = calls::nature(op.imm as i32);
             }
             if matches!(op.what, Do::Call | Do::Jump | Do::MayGoto) || op.what.is_condition() {
                 op.off = starts[op.off as usize] as i32;

@@ -4,6 +4,7 @@
 //! that nobody wrote it. Arithmetic keeps the tag, an access goes to the tag's region alone, and a region that is gone
 //! has no bytes. So a pointer that leaves its packet, value or frame is found wherever it points to.
 
+use super::run::Caller;
 use crate::context::{Layout, Shape};
 use crate::legal::FRAME;
 use crate::{BadAccess, Doing, Region, Why};
@@ -88,6 +89,8 @@ pub(crate) struct Regions {
     sections: Vec<(u64, Tag)>,
     /// The tags of a helper's arguments while it runs.
     call: Option<[Tag; 5]>,
+    /// Of all programs that run: what is kept of functions that have called another.
+    pub(super) callers: Vec<Caller>,
 }
 
 impl Default for Regions {
@@ -102,6 +105,7 @@ impl Default for Regions {
             layout: None,
             sections: Vec::new(),
             call: None,
+            callers: Vec::new(),
         }
     }
 }
@@ -117,6 +121,7 @@ impl Regions {
         self.table.truncate(DYNAMIC as usize);
         (self.depth, self.call) = (0, None);
         self.sections.clear();
+        self.callers.clear();
         self.layout = context.map(|(_, layout)| layout);
         let bytes = |start, len, class, is| Bytes { start, len, class, is };
         self.table[CONTEXT as usize] = match context {
@@ -160,11 +165,11 @@ impl Regions {
         if self.depth == FRAMES_MAX {
             return None;
         }
-        let empty = Frame { written: [0; FRAME_BYTES / 64], tags: [NUMBER; FRAME_BYTES / 8] };
+        let written = [0; FRAME_BYTES / 64];
         match self.frames.get_mut(self.depth) {
             // Tags of bytes that were not written are never looked at.
-            Some(frame) => frame.written = empty.written,
-            None => self.frames.push(empty),
+            Some(frame) => frame.written = written,
+            None => self.frames.push(Frame { written, tags: [NUMBER; FRAME_BYTES / 8] }),
         }
         let tag = FRAMES + self.depth as Tag;
         let (start, is) = (pointer.wrapping_sub(FRAME_BYTES as u64), Region::Stack(self.depth));
@@ -378,13 +383,22 @@ impl Regions {
 }
 
 impl Frame {
+    /// The words of `written` that so many bytes from a place touch, with the bits of these bytes.
+    fn words(at: usize, len: usize) -> impl Iterator<Item = (usize, u64)> {
+        let end = at + len;
+        (at / 64..end.div_ceil(64)).map(move |word| {
+            let (from, to) = (at.max(word * 64) - word * 64, end.min(word * 64 + 64) - word * 64);
+            (word, (u64::MAX >> (64 - (to - from))) << from)
+        })
+    }
+
     #[inline(always)]
     fn is_written(&self, at: usize, len: usize) -> bool {
         if len <= 8 && at % 64 + len <= 64 {
             let mask = (u64::MAX >> (64 - len)) << (at % 64);
             return self.written[at / 64] & mask == mask;
         }
-        (at..at + len).all(|byte| self.written[byte / 64] >> (byte % 64) & 1 == 1)
+        Self::words(at, len).all(|(word, mask)| self.written[word] & mask == mask)
     }
 
     #[inline(always)]
@@ -393,8 +407,8 @@ impl Frame {
             self.written[at / 64] |= (u64::MAX >> (64 - len)) << (at % 64);
             return;
         }
-        for byte in at..at + len {
-            self.written[byte / 64] |= 1 << (byte % 64);
+        for (word, mask) in Self::words(at, len) {
+            self.written[word] |= mask;
         }
     }
 }

@@ -7,7 +7,7 @@ use super::decode::{Do, Op, ZERO};
 use super::regions::{CONTEXT, NUMBER, Regions, Tag, UNWRITTEN};
 use super::{Checked, Stopped};
 use crate::legal::{FRAME, FRAMES_MAX, MAY_GOTO_MAX, SPILL};
-use crate::scope::{self, Argument};
+use crate::scope::{self, Argument, Scope};
 use crate::{Doing, FaultKind, Region, Step, Why, helper};
 
 /// From one function's frame pointer to its callee's.
@@ -16,7 +16,7 @@ const R10: usize = 10;
 
 /// What a call keeps of its caller.
 #[derive(Clone, Copy, Default)]
-struct Caller {
+pub(super) struct Caller {
     back_to: usize,
     registers: [u64; 5],
     tags: [Tag; 5],
@@ -30,7 +30,7 @@ pub(super) struct Machine<'a> {
     pub(super) t: [Tag; 16],
     /// With the scope while a helper runs.
     held: Option<Box<Regions>>,
-    callers: [Caller; FRAMES_MAX],
+    /// Functions that wait for one that they called; what is kept of them is with the regions.
     depth: usize,
     loops: i32,
     fuel: i64,
@@ -38,12 +38,24 @@ pub(super) struct Machine<'a> {
 
 /// Runs what the scope says is to be run.
 pub(super) fn run<const OBSERVE: bool>(program: &Checked) -> Result<u64, Stopped> {
-    let (mut machine, start, frame) = Machine::enter(program)?;
+    let mut machine = Machine {
+        program,
+        r: [0; 16],
+        t: [UNWRITTEN; 16],
+        held: None,
+        depth: 0,
+        loops: MAY_GOTO_MAX,
+        fuel: 0,
+    };
+    let (start, frame) = scope::with(|s| machine.enter(s))?;
     let result = machine.execute::<OBSERVE>(start);
-    let Machine { mut held, fuel, .. } = machine;
+    let Machine { mut held, fuel, depth, .. } = machine;
     scope::with(|s| {
         if let Some(regions) = &mut held {
             regions.leave_frames(frame);
+            // Of functions that waited when the run ended.
+            let waiting = regions.callers.len().saturating_sub(depth);
+            regions.callers.truncate(waiting);
         }
         s.kernel.regions = held.take();
         s.set_fuel(s.frame_pointer(), fuel);
@@ -51,40 +63,40 @@ pub(super) fn run<const OBSERVE: bool>(program: &Checked) -> Result<u64, Stopped
     result.map_err(|(at, kind)| Stopped { instruction: Some(program.code.origin[at] as usize), kind })
 }
 
-impl<'a> Machine<'a> {
+impl Machine<'_> {
     /// Takes the regions from the scope, and gives the first operation and how many frames there were before.
-    fn enter(program: &'a Checked) -> Result<(Self, usize, usize), Stopped> {
-        scope::with(|s| {
-            let (function, arguments, fuel) = s.entry();
-            let refused = |kind| Stopped { instruction: None, kind };
-            let mut regions = s.kernel.regions.take().ok_or_else(|| refused(FaultKind::Engine))?;
-            let given = regions.given();
-            regions.give_tags(None);
-            let (mut r, mut t) = ([0; 16], [UNWRITTEN; 16]);
-            t[usize::from(ZERO)] = NUMBER;
-            for (n, argument) in arguments.into_iter().enumerate() {
-                t[n + 1] = calls::argument(argument, given, s, &mut regions);
-                r[n + 1] = s.argument(n);
-            }
-            if function == 0 {
-                // The program itself is given one argument, or memory and its length.
-                let given = if matches!(arguments[0], Argument::Context(_)) { 2 } else { 3 };
-                t[given..6].fill(UNWRITTEN);
-            }
-            let before = regions.depth();
-            r[R10] = s.frame_pointer();
-            let frame = regions.enter_frame(r[R10]);
-            let start = program.code.callbacks.iter().find(|(start, _)| *start == function);
-            let start = if function == 0 { Some(0) } else { start.map(|(_, op)| *op) };
-            let (Some(tag), Some(start)) = (frame, start) else {
-                s.kernel.regions = Some(regions);
-                return Err(refused(FaultKind::Engine));
-            };
-            t[R10] = tag;
-            let callers = [Caller::default(); FRAMES_MAX];
-            let held = Some(regions);
-            Ok((Self { program, r, t, held, callers, depth: 0, loops: MAY_GOTO_MAX, fuel }, start, before))
-        })
+    fn enter(&mut self, s: &mut Scope<'_>) -> Result<(usize, usize), Stopped> {
+        let (function, fuel) = s.entry();
+        let refused = |kind| Stopped { instruction: None, kind };
+        let mut regions = s.kernel.regions.take().ok_or_else(|| refused(FaultKind::Engine))?;
+        let given = regions.given();
+        regions.give_tags(None);
+        self.fuel = fuel;
+        self.t[usize::from(ZERO)] = NUMBER;
+        // The program itself is given one argument, or memory and its length.
+        let count = match s.given(0) {
+            _ if function != 0 => 5,
+            Argument::Context(_) => 1,
+            _ => 2,
+        };
+        for n in 0..count {
+            self.t[n + 1] = calls::argument(s.given(n), given, s, &mut regions);
+            self.r[n + 1] = s.argument(n);
+        }
+        let before = regions.depth();
+        self.r[R10] = s.frame_pointer();
+        let frame = regions.enter_frame(self.r[R10]);
+        let start = match function {
+            0 => Some(0),
+            _ => self.program.code.callbacks.iter().find(|(start, _)| *start == function).map(|(_, op)| *op),
+        };
+        let (Some(tag), Some(start)) = (frame, start) else {
+            s.kernel.regions = Some(regions);
+            return Err(refused(FaultKind::Engine));
+        };
+        self.t[R10] = tag;
+        self.held = Some(regions);
+        Ok((start, before))
     }
 
     #[inline(always)]
@@ -98,11 +110,12 @@ impl<'a> Machine<'a> {
     }
 
     #[inline(never)]
-    fn helper(&mut self, number: i32, function: helper::Function) -> Result<(), FaultKind> {
+    fn helper(&mut self, number: i32, function: helper::Function, nature: i32) -> Result<(), FaultKind> {
         let arguments = [self.r[1], self.r[2], self.r[3], self.r[4], self.r[5]];
         let tags = [self.t[1], self.t[2], self.t[3], self.t[4], self.t[5]];
         let frame = (self.r[R10], &mut self.fuel);
-        let After { r0, tag } = calls::call(number, function, arguments, tags, &mut self.held, frame)?;
+        let After { r0, tag } =
+            calls::call((number, function, nature), arguments, tags, &mut self.held, frame)?;
         (self.r[0], self.t[0]) = (r0, tag);
         self.t[1..6].fill(UNWRITTEN);
         Ok(())
@@ -113,7 +126,7 @@ impl<'a> Machine<'a> {
         let known = i32::try_from(number).ok().filter(|n| *n != helper::TAIL_CALL && helper::exists(*n));
         let function = known.and_then(|n| Some((n, helper::function(n)?)));
         let (number, function) = function.ok_or(FaultKind::Call(number))?;
-        self.helper(number, function)
+        self.helper(number, function, calls::nature(number))
     }
 
     /// True if the target has run, and r0 is its result.
@@ -136,7 +149,7 @@ impl<'a> Machine<'a> {
     }
 
     /// False where the packet is too short: then the function ends with 0.
-    fn packet_load(&mut self, op: Op) -> Result<bool, FaultKind> {
+    fn packet_load(&mut self, op: &Op) -> Result<bool, FaultKind> {
         if self.t[6] != CONTEXT {
             return Err(self.refused(Doing::Load, self.t[6], self.r[6], u64::from(op.width), Why::Outside));
         }
@@ -156,7 +169,7 @@ impl<'a> Machine<'a> {
         let mut caller = Caller { back_to, loops: self.loops, ..Caller::default() };
         caller.registers.copy_from_slice(&self.r[6..11]);
         caller.tags.copy_from_slice(&self.t[6..11]);
-        self.callers[self.depth] = caller;
+        self.regions_mut().callers.push(caller);
         self.depth += 1;
         self.loops = MAY_GOTO_MAX;
         self.r[R10] = pointer;
@@ -176,7 +189,7 @@ impl<'a> Machine<'a> {
         }
         self.regions_mut().leave_frame();
         self.depth -= 1;
-        let caller = self.callers[self.depth];
+        let caller = self.regions_mut().callers.pop().expect("every call has kept its caller");
         self.r[6..11].copy_from_slice(&caller.registers);
         self.t[6..11].copy_from_slice(&caller.tags);
         self.t[1..6].fill(UNWRITTEN);
@@ -185,7 +198,7 @@ impl<'a> Machine<'a> {
     }
 
     #[cold]
-    fn observe(&self, at: usize, op: Op) {
+    fn observe(&self, at: usize, op: &Op) {
         if op.what == Do::Check {
             return;
         }
@@ -210,7 +223,7 @@ impl<'a> Machine<'a> {
     }
 
     /// What a slot holds.
-    fn slot(&mut self, op: Op) -> (u64, Tag) {
+    fn slot(&mut self, op: &Op) -> (u64, Tag) {
         let slot = self.program.slots[op.imm as usize];
         let tag = slot.section.map_or(NUMBER, |(start, len, is)| self.regions_mut().section(start, len, is));
         (slot.value, tag)
@@ -220,23 +233,26 @@ impl<'a> Machine<'a> {
         let program = self.program;
         let ops = &program.code.ops[..];
         let mut at = start;
-        macro_rules! or_fault {
-            ($e:expr) => {
-                match $e {
-                    Ok(v) => v,
-                    Err(kind) => return Err((at, kind)),
-                }
-            };
-        }
-        loop {
-            let op = ops[at];
+        // Here and not in memory: every operation counts.
+        let mut fuel = self.fuel;
+        let end = 'run: loop {
+            macro_rules! or_fault {
+                ($e:expr) => {
+                    match $e {
+                        Ok(v) => v,
+                        Err(kind) => break 'run Err((at, kind)),
+                    }
+                };
+            }
+            // Not a copy: its fields are read where they stand.
+            let op = &ops[at];
             if OBSERVE {
                 self.observe(at, op);
             }
-            self.fuel -= 1;
-            if self.fuel < 0 {
-                let limit = scope::with(|s| s.entry().2);
-                return Err((at, FaultKind::Fuel(limit as u64)));
+            fuel -= 1;
+            if fuel < 0 {
+                let limit = scope::with(|s| s.entry().1);
+                break Err((at, FaultKind::Fuel(limit as u64)));
             }
             let (d, s) = (usize::from(op.dst & 15), usize::from(op.src & 15));
             // The operands, by the names that the operation gives them, and what it makes of them.
@@ -414,14 +430,21 @@ impl<'a> Machine<'a> {
                 }
                 Do::Helper => {
                     let function = program.code.helpers[op.width as usize];
-                    or_fault!(self.helper(op.imm as i32, function));
+                    // A helper that calls back uses some of it.
+                    self.fuel = fuel;
+                    or_fault!(self.helper(op.imm as i32, function, op.off));
+                    fuel = self.fuel;
                 }
-                Do::CallRegister => or_fault!(self.call_register(op.dst)),
+                Do::CallRegister => {
+                    self.fuel = fuel;
+                    or_fault!(self.call_register(op.dst));
+                    fuel = self.fuel;
+                }
                 Do::TailCall => {
                     if or_fault!(self.tail_call()) {
                         match or_fault!(self.leave()) {
                             Some(back_to) => at = back_to,
-                            None => return Ok(self.r[0]),
+                            None => break Ok(self.r[0]),
                         }
                         continue;
                     }
@@ -432,7 +455,7 @@ impl<'a> Machine<'a> {
                     if !or_fault!(self.packet_load(op)) {
                         match or_fault!(self.leave()) {
                             Some(back_to) => at = back_to,
-                            None => return Ok(0),
+                            None => break Ok(0),
                         }
                         continue;
                     }
@@ -442,17 +465,19 @@ impl<'a> Machine<'a> {
                         at = back_to;
                         continue;
                     }
-                    None => return Ok(self.r[0]),
+                    None => break Ok(self.r[0]),
                 },
                 Do::Check => {
                     // Not an instruction.
-                    self.fuel += 1;
+                    fuel += 1;
                     if self.t[d] == UNWRITTEN {
-                        return Err((at, FaultKind::Uninitialised(op.dst)));
+                        break Err((at, FaultKind::Uninitialised(op.dst)));
                     }
                 }
             }
             at += 1;
-        }
+        };
+        self.fuel = fuel;
+        end
     }
 }
