@@ -12,6 +12,7 @@
 //!
 //! - `get_hash_recalc`: the kernel's flow hash has a random key. Here it is a hash of the frame's flow, the same in
 //!   both directions and in every run.
+//! - SYN cookies have a secret that is known, so each is another number than in any kernel.
 //! - An LRU map evicts exactly the least recently used entry, unless [`KernelConfig::eviction`] asks for the kernel's way.
 //! - Every slot of a perf event array has a reader.
 //! - Sockets are those that the kernel's owner adds ([`Kernel::add_socket`]); a packet without one has a null `sk`.
