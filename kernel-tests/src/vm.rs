@@ -54,6 +54,7 @@ impl Environment for World {
 pub struct Simulator {
     objects: BTreeMap<Object, skep_vm::Object>,
     standing: BTreeMap<SetUp, Node>,
+    engine: EngineKind,
 }
 
 /// What of a row decides how its node is loaded.
@@ -185,7 +186,12 @@ impl Simulator {
             Ok((*o, parsed))
         };
         let objects = Object::ALL.iter().map(parse).collect::<Result<_, String>>()?;
-        Ok(Self { objects, standing: BTreeMap::new() })
+        Ok(Self { objects, standing: BTreeMap::new(), engine: EngineKind::default() })
+    }
+
+    /// The same with programs executed so.
+    pub fn with_engine(self, engine: EngineKind) -> Self {
+        Self { engine, ..self }
     }
 
     /// Runs a row on a node of its own.
@@ -194,7 +200,7 @@ impl Simulator {
     ///
     /// A set-up that skep-vm refuses, or a fault.
     pub fn run(&self, row: &Row) -> Result<Outcome, String> {
-        self.node(row, EngineKind::default())?.run(row, START_S)
+        self.node(row, self.engine)?.run(row, START_S)
     }
 
     /// Runs a row at a time of the clock, in seconds, on the node of the last row that was set up as this one, with its
@@ -207,7 +213,7 @@ impl Simulator {
         let key = SetUp::of(row)?;
         let mut node = match self.standing.remove(&key) {
             Some(node) => node,
-            None => self.node(row, EngineKind::default())?,
+            None => self.node(row, self.engine)?,
         };
         node.clear();
         // A node on which something went wrong does not stay.
@@ -231,7 +237,7 @@ impl Simulator {
         let key = SetUp::of(row)?;
         let mut node = match self.standing.remove(&key) {
             Some(node) => node,
-            None => self.node(row, EngineKind::default())?,
+            None => self.node(row, self.engine)?,
         };
         node.clear();
         node.fill(row, start_s)?;

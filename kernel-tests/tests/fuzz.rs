@@ -61,6 +61,7 @@ mod kernel {
     use skep_live::fuzz::replay::{Pair, namespace};
     use skep_live::fuzz::report::Report;
     use skep_live::fuzz::tunnel;
+    use skep_vm::EngineKind;
 
     pub(super) fn open() -> Result<(), &'static str> {
         skep_agent_linux::probe().map_err(|e| e.missing_capability().unwrap_or("bpf"))
@@ -83,7 +84,7 @@ mod kernel {
 
     fn kept_cases_agree() -> Result<(), Failed> {
         let work = || -> Result<Vec<String>, String> {
-            let mut pair = Pair::new(ObjectSet::built_in(), &ObjectSet::built_in())?;
+            let mut pair = Pair::new(ObjectSet::built_in(), &ObjectSet::built_in(), EngineKind::default())?;
             let differ = |path: PathBuf| {
                 let case = read(&path).map_err(|e| e.message().unwrap_or("?").to_owned())?;
                 if !case.sent.is_empty() {
@@ -120,8 +121,7 @@ mod kernel {
         if !TcxLink::is_offered() {
             return Ok(());
         }
-        let objects = ObjectSet::built_in();
-        let report = tunnel::run(20, 2_000, &objects, &objects, |_| {})?;
+        let report = tunnel::run(&options(0), 2_000, |_| {})?;
         println!("{report}");
         if !report.found.is_empty() {
             return Err(found(&report).into());
@@ -146,8 +146,8 @@ mod kernel {
             return Ok(());
         }
         let folder = altered("from_overlay")?;
-        let report =
-            tunnel::run(20, 64, &ObjectSet::built_in(), &ObjectSet::from_folder(folder.path())?, |_| {})?;
+        let vm = ObjectSet::from_folder(folder.path())?;
+        let report = tunnel::run(&Options { vm, ..options(0) }, 64, |_| {})?;
         if report.found.is_empty() { Err("64 frames do not notice".into()) } else { Ok(()) }
     }
 
@@ -158,6 +158,7 @@ mod kernel {
             program: None,
             threads: 2,
             most: 3,
+            engine: EngineKind::default(),
             kernel: ObjectSet::built_in(),
             vm: ObjectSet::built_in(),
         }

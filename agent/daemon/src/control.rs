@@ -175,3 +175,32 @@ fn follow(served: &mut Option<Served>, order: Order, answer: &mut Answer) -> Res
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_out_of_order_is_refused_and_a_closed_socket_is_the_end() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let agent = std::thread::spawn(|| serve(theirs));
+        let mut answers = BufReader::new(ours);
+        for order in [Order::Change(Change::Synced), Order::RemoveNamespace { name: "shop/web".to_owned() }] {
+            let text = serde_json::to_string(&order).unwrap() + "\n";
+            answers.get_mut().write_all(text.as_bytes()).unwrap();
+            let mut line = String::new();
+            answers.read_line(&mut line).unwrap();
+            let answer: Answer = serde_json::from_str(&line).unwrap();
+            assert!(answer.refused[0].contains("before the node was opened"), "{answer:?}");
+        }
+        drop(answers);
+        agent.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_is_no_order_ends_it_with_an_error() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(b"{}\n").unwrap();
+        serve(theirs).unwrap_err();
+    }
+}

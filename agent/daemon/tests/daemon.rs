@@ -6,7 +6,8 @@
 
 mod rig;
 
-use rig::{CURL, Rig, WEB, manifests, on_a_node};
+use rig::{CURL, Rig, WEB, manifests, on_a_node, on_two_nodes, two_nodes};
+use std::sync::mpsc::channel;
 
 /// Web receives nothing.
 const DENY: &str = "
@@ -45,6 +46,56 @@ fn a_connection_outlives_the_agent_and_the_next_agent_finds_all_as_it_should_be(
         assert_eq!(second.end(), Some(0));
         rig.connect(CURL, WEB).expect("the datapath stays");
     });
+}
+
+/// Two agents that read the same files and know nothing else of each other: a cluster.
+#[test]
+fn two_nodes_tunnel_and_one_of_them_denies() {
+    let (tell, told) = channel();
+    let (answer, answered) = channel();
+    let next = move || told.recv().expect("the other node goes on");
+    let done = move || answer.send(()).expect("the other node listens");
+    on_two_nodes(
+        move |rig: &Rig| {
+            let go_on = |what: &'static str| {
+                tell.send(what).expect("the other node listens");
+                answered.recv().expect("the other node goes on");
+            };
+            rig.write("cluster.yaml", &two_nodes());
+            let agent = rig.agent();
+            agent.until("in sync, ");
+            go_on("begin");
+            let web = "10.0.2.9".parse().expect("an address");
+            let mut flow = rig.connect_to(CURL, web).expect("through the tunnel");
+            agent.kill();
+            go_on("kill");
+            assert_eq!(flow.say(b"nobody is there"), b"nobody is there");
+            assert!(rig.agent().until("in sync").contains("in sync, no change"));
+            go_on("deny");
+            rig.connect_to(CURL, web).expect_err("the policy forbids it, at the other node");
+            tell.send("end").expect("the other node listens");
+        },
+        move |rig: &Rig| {
+            rig.write("cluster.yaml", &two_nodes());
+            let mut agent = None;
+            loop {
+                match next() {
+                    "begin" => {
+                        let begun = agent.insert(rig.agent());
+                        begun.until("in sync, ");
+                        assert_eq!(rig.address(WEB).map(|ip| ip.to_string()).as_deref(), Some("10.0.2.9"));
+                    }
+                    "kill" => agent.take().expect("it was started").kill(),
+                    "deny" => {
+                        rig.write("deny.yaml", DENY);
+                        agent.insert(rig.agent()).until("in sync, ");
+                    }
+                    _ => break,
+                }
+                done();
+            }
+        },
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::shrink::shrink;
 use crate::row::Row;
 use skep_abi::program::Program;
 use skep_object::ObjectSet;
+use skep_vm::EngineKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -26,6 +27,8 @@ pub struct Options {
     pub threads: usize,
     /// Stops after so many differences.
     pub most: usize,
+    /// What executes the programs in skep-vm.
+    pub engine: EngineKind,
     /// The objects in the kernel.
     pub kernel: ObjectSet,
     /// The objects in skep-vm: others only to see that the campaign notices.
@@ -77,7 +80,7 @@ pub fn run(options: &Options, progress: impl Fn(u64) + Sync) -> Result<Report, S
 fn part(shared: &Shared<'_>, progress: &(impl Fn(u64) + Sync)) -> Result<Report, String> {
     let netns = namespace().map_err(|e| e.to_string())?;
     let work = || {
-        let mut pair = Pair::new(shared.options.kernel.clone(), &shared.options.vm)?;
+        let mut pair = Pair::new(shared.options.kernel.clone(), &shared.options.vm, shared.options.engine)?;
         let mut report = Report::default();
         while !shared.stop.load(Ordering::Relaxed) {
             let first = shared.next_block.fetch_add(1, Ordering::Relaxed) * BLOCK;

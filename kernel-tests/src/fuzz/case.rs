@@ -233,7 +233,8 @@ mod tests {
     #[test]
     fn what_is_no_case_says_why() {
         let good = CaseFile::of(&crate::rows::all()[0], String::new());
-        let alterations: [(fn(&mut CaseFile), &str); 6] = [
+        type Alter = fn(&mut CaseFile);
+        let alterations: [(Alter, &str); 6] = [
             (|f| f.program = "no_such".to_owned(), "no program"),
             (|f| f.frame = "0g".to_owned(), "hexadecimal"),
             (|f| f.frame = "ü0".to_owned(), "hexadecimal"),

@@ -10,6 +10,7 @@ use crate::row::Row;
 use crate::vm::Simulator;
 use skep_agent_linux::{Error, Netlink, Netns, NewEnd};
 use skep_object::ObjectSet;
+use skep_vm::EngineKind;
 
 /// A namespace without a name, with devices 1 to [`DEVICES`]; it ends with whoever holds it.
 ///
@@ -54,8 +55,8 @@ impl Pair {
     /// # Errors
     ///
     /// Where the kernel cannot be asked, or an object is none.
-    pub fn new(kernel: ObjectSet, vm: &ObjectSet) -> Result<Self, String> {
-        let vm = Simulator::new(vm)?;
+    pub fn new(kernel: ObjectSet, vm: &ObjectSet, engine: EngineKind) -> Result<Self, String> {
+        let vm = Simulator::new(vm)?.with_engine(engine);
         Ok(Self { kernel: Machine::new(kernel).map_err(|e| e.to_string())?, vm })
     }
 

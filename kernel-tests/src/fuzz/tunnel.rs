@@ -6,6 +6,7 @@
 //! the maps, and what leaves by a pod's device, enters by skep_host or is sent into the tunnel must be what skep-vm says of
 //! the same programs with the same metadata. Does not know what a program is for.
 
+use super::campaign::Options;
 use super::generate::Generator;
 use super::packet;
 use super::random::Random;
@@ -25,6 +26,7 @@ use skep_agent_linux::{
 };
 use skep_object::ObjectSet;
 use skep_packet::{SkBuff, Tunnel};
+use skep_vm::EngineKind;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -117,13 +119,7 @@ impl Sent {
 /// # Errors
 ///
 /// Where the kernel cannot be asked, or has no tcx (before 6.6).
-pub fn run(
-    seed: u64,
-    frames: u64,
-    objects: &ObjectSet,
-    vm: &ObjectSet,
-    progress: impl Fn(u64) + Sync,
-) -> Result<Report, String> {
+pub fn run(options: &Options, frames: u64, progress: impl Fn(u64) + Sync) -> Result<Report, String> {
     if !TcxLink::is_offered() {
         return Err("this kernel has no tcx, to which the programs would be attached".to_owned());
     }
@@ -132,10 +128,10 @@ pub fn run(
     let work = || -> Result<Report, String> {
         // One CPU handles a frame after the other, in the order in which they were written.
         stay_on_cpu(0).map_err(|e| e.to_string())?;
-        let mut site = Site::new(objects, vm)?;
-        let mut report = Report { seed, ..Report::default() };
+        let mut site = Site::new(&options.kernel, &options.vm, options.engine)?;
+        let mut report = Report { seed: options.seed, ..Report::default() };
         for case in 0..frames.div_ceil(FRAMES) {
-            site.case(seed, case, &mut report)?;
+            site.case(options.seed, case, &mut report)?;
             progress(report.frames);
             if report.found.len() >= 5 {
                 break;
@@ -157,7 +153,7 @@ pub fn replay(cases: &[CaseFile], objects: &ObjectSet) -> Result<Vec<Vec<String>
     let netns = namespace().map_err(|e| e.to_string())?;
     let work = || -> Result<Vec<Vec<String>>, String> {
         stay_on_cpu(0).map_err(|e| e.to_string())?;
-        let mut site = Site::new(objects, objects)?;
+        let mut site = Site::new(objects, objects, EngineKind::default())?;
         let one = |case: &CaseFile| {
             let mut row = case.row()?;
             row.state = row.state.host_address(NODE);
@@ -248,10 +244,10 @@ const HOOKS: [(&str, u32, TcxHook); 4] = [
 ];
 
 impl Site {
-    fn new(objects: &ObjectSet, vm: &ObjectSet) -> Result<Self, String> {
+    fn new(objects: &ObjectSet, vm: &ObjectSet, engine: EngineKind) -> Result<Self, String> {
         Ok(Self {
             machine: Machine::new(objects.clone()).map_err(|e| e.to_string())?,
-            vm: Simulator::new(vm)?,
+            vm: Simulator::new(vm)?.with_engine(engine),
             tap: Tap::open().map_err(|e| e.to_string())?,
             sender: FrameSender::open().map_err(|e| e.to_string())?,
             links: BTreeMap::new(),

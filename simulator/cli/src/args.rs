@@ -114,6 +114,9 @@ pub(crate) struct FuzzKernelArgs {
     /// Only cases that enter this program, and no frames unless --frames asks for some
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) program: Option<String>,
+    /// What executes the programs in skep-vm: rbpf, rbpf-jit, checked or auto
+    #[arg(long, value_name = "ENGINE", default_value_t)]
+    pub(crate) engine: EngineKind,
     /// Run on so many threads; otherwise one a CPU
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,

@@ -44,6 +44,7 @@ fn kernel(args: &FuzzKernelArgs) -> u8 {
         program,
         threads: threads.unwrap_or(1),
         most: 10,
+        engine: args.engine,
         kernel: ObjectSet::built_in(),
         vm: ObjectSet::built_in(),
     };
@@ -55,8 +56,7 @@ fn kernel(args: &FuzzKernelArgs) -> u8 {
     let report = report.and_then(|mut report| {
         if frames > 0 {
             let progress = progress::Line::new(frames);
-            let sent =
-                tunnel::run(args.seed, frames, &options.kernel, &options.vm, |done| progress.show(done));
+            let sent = tunnel::run(&options, frames, |done| progress.show(done));
             progress.clear();
             report.merge(sent?);
         }

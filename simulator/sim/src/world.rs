@@ -351,6 +351,9 @@ impl Built {
 
     /// Lets the last frames of what has ended come to their ends.
     fn settle(&mut self) -> Result<(), SetupError> {
+        // A stack keeps what it has no neighbour's address for, for seconds in which nothing moves.
+        let limit = self.net.now_ns().saturating_add(nanos(LINGER));
+        while self.net.waits_for_neighbour() && self.net.step(&mut self.machine, limit) {}
         self.until_quiet(QUIET, LINGER);
         Ok(())
     }

@@ -9,7 +9,7 @@ use skep_packet::SkBuff;
 
 use crate::arena::Arena;
 use crate::engine::Program;
-use crate::engine::checked::{Observe, Regions};
+use crate::engine::checked::{Kept, Observe};
 use crate::input::Input;
 use crate::legal::STACK;
 use crate::map::{Eviction, Map, Maps};
@@ -113,8 +113,8 @@ pub struct Kernel {
     pub(crate) next_program: u32,
     pub(crate) record: bool,
     pub(crate) engine: EngineKind,
-    /// What `checked` knows of memory; with the engine while it executes.
-    pub(crate) regions: Option<Box<Regions>>,
+    /// What `checked` knows of memory, if some of the programs may be run by it.
+    pub(crate) regions: Option<Kept>,
     pub(crate) observe: Observe,
     pub(crate) slots: Slots,
     pub(crate) sockets: Sockets,
@@ -161,7 +161,7 @@ impl Kernel {
             next_program: 1,
             record: false,
             engine: config.engine,
-            regions: checks.then(Box::default),
+            regions: checks.then(Kept::default),
             observe: Observe::default(),
             sockets: Sockets::default(),
             timers: Timers::new(),
@@ -467,11 +467,6 @@ impl Kernel {
         env: &mut dyn Environment,
     ) -> Result<u64, Fault> {
         crate::run::run_memory(self, program, memory, env)
-    }
-
-    /// Whether some of its programs may be run by `checked`.
-    pub(crate) fn checks(&self) -> bool {
-        matches!(self.engine, EngineKind::Auto | EngineKind::Checked)
     }
 
     pub(crate) fn program(&self, id: ProgramId) -> Result<Rc<Program>, Fault> {

@@ -164,7 +164,7 @@ impl<'a> Scope<'a> {
 
     /// Executes the entry program and gives r0.
     pub(crate) fn execute(&mut self, id: ProgramId, program: &Rc<Program>) -> Result<u64, Fault> {
-        self.begin(id, Rc::clone(program));
+        self.begin(id, program);
         self.run_entered(program)
     }
 
@@ -178,12 +178,12 @@ impl<'a> Scope<'a> {
     ) -> Result<u64, Fault> {
         let bottom = self.slots().stacks;
         self.run.chain.push(id);
-        let (top, fuel, program) = (bottom + STACK, self.fuel_of(program), Rc::clone(program));
-        self.clear(&program, function, top, bottom);
+        let (top, fuel) = (bottom + STACK, self.fuel_of(program));
+        self.running.push(Running { id, program: Rc::clone(program), top, bottom, fuel, function });
+        self.clear(program, function, top, bottom);
         self.enter(top, fuel, function, arguments.map(|argument| argument.value([0; 5])));
         self.called_with = arguments;
-        self.running.push(Running { id, program: Rc::clone(&program), top, bottom, fuel, function });
-        self.run_entered(&program)
+        self.run_entered(program)
     }
 
     fn run_entered(&mut self, program: &Rc<Program>) -> Result<u64, Fault> {
@@ -214,20 +214,20 @@ impl<'a> Scope<'a> {
         self.kernel.config.fuel.map_or(allowed, i64::from)
     }
 
-    fn begin(&mut self, id: ProgramId, program: Rc<Program>) {
+    fn begin(&mut self, id: ProgramId, program: &Rc<Program>) {
         let level = self.running.len() + 1;
         let top = self.slots().stacks + level * STACK;
         let bottom = top - STACK;
-        let fuel = self.fuel_of(&program);
+        let fuel = self.fuel_of(program);
+        self.running.push(Running { id, program: Rc::clone(program), top, bottom, fuel, function: 0 });
         self.run.chain.push(id);
         let (memory, len) = self.memory;
         let arguments = match program.kind() {
             ProgramKind::Memory if self.packet.is_none() => [memory, len, 0, 0, 0],
             _ => [self.kernel.arena.address(self.slots().context), 0, 0, 0, 0],
         };
-        self.clear(&program, 0, top, bottom);
+        self.clear(program, 0, top, bottom);
         self.enter(top, fuel, 0, arguments);
-        self.running.push(Running { id, program, top, bottom, fuel, function: 0 });
     }
 
     /// A program may read stack that it never wrote; what a run before left there must not show.
@@ -401,20 +401,14 @@ impl<'a> Scope<'a> {
 
     /// Before the entry program: all regions of the run before are gone.
     fn reset_regions(&mut self) {
-        let context = self.kernel.arena.address(self.slots().context);
+        let packet = self.packet_bounds();
+        let Some(regions) = &mut self.kernel.regions else { return };
+        let context = self.kernel.arena.address(self.kernel.slots.context);
         let kind = self.running.last().map(|r| r.program.kind());
         let memory = if self.packet.is_none() { self.memory } else { (0, 0) };
-        let packet = self.packet_bounds();
-        if !self.kernel.checks() {
-            return;
-        }
         self.kernel.arena.drain_freed(|_, _| {});
-        // A panic may have lost them.
-        let regions = self.kernel.regions.get_or_insert_default();
-        {
-            let context = kind.and_then(context::layout).map(|layout| (context, layout));
-            regions.reset(context, memory, packet);
-        }
+        let context = kind.and_then(context::layout).map(|layout| (context, layout));
+        regions.reset(context, memory, packet);
     }
 
     /// Where the packet's metadata starts, the packet, and its linear end.
@@ -457,7 +451,7 @@ pub(crate) fn tail_call(map: u64, index: u32) -> u64 {
             return None;
         };
         let (id, program) = scope.tail_target(array, index)?;
-        scope.begin(id, Rc::clone(&program));
+        scope.begin(id, &program);
         Some(program)
     });
     let Some(program) = target else { return 0 };
@@ -490,7 +484,7 @@ impl Callback {
             scope.called_with = arguments;
             scope.running.push(Running { id, program, top, bottom, fuel, function });
             if let Some(regions) = &mut scope.kernel.regions {
-                regions.give_tags(Some(self.given.map(|(_, tag)| tag)));
+                regions.give_tags(self.given.map(|(_, tag)| tag));
             }
             Some(())
         })?;

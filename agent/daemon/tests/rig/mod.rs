@@ -22,6 +22,23 @@ pub(crate) const CURL: Pod = 0;
 pub(crate) const WEB: Pod = 1;
 const NAMES: [&str; 2] = ["curl", "web"];
 
+/// Two nodes with a pod each, which name their addresses.
+pub(crate) fn two_nodes() -> String {
+    let node = |n: u8| {
+        format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: node-{n}}}, spec: {{podCIDR: 10.0.{n}.0/24}}, \
+             status: {{addresses: [{{type: InternalIP, address: 192.168.0.{n}}}]}}}}\n---\n"
+        )
+    };
+    let pod = |name: &str, n: u8| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, spec: {{nodeName: \
+             node-{n}, containers: [{{name: c, image: c}}]}}, status: {{podIP: 10.0.{n}.9}}}}\n---\n"
+        )
+    };
+    node(1) + &node(2) + &pod(NAMES[CURL], 1) + &pod(NAMES[WEB], 2)
+}
+
 /// The node and these pods.
 pub(crate) fn manifests(pods: &[&str]) -> String {
     let node = "{apiVersion: v1, kind: Node, metadata: {name: node-1}, spec: {podCIDR: 10.0.1.0/24}, \
@@ -37,46 +54,73 @@ pub(crate) fn manifests(pods: &[&str]) -> String {
 
 /// The node of the calling thread.
 pub(crate) struct Rig {
+    name: String,
     place: tempfile::TempDir,
     pods: Vec<Netns>,
 }
 
 /// Runs `test` on a node of its own, takes away all that the agent made, and looks whether anything is left.
-pub(crate) fn on_a_node(test: impl FnOnce(&Rig) + Send + 'static) {
-    if let Err(e) = probe() {
-        let capability = e.missing_capability().unwrap_or("bpf");
-        writeln!(std::io::stdout(), "\nSKIP agent-process: {capability}").expect("stdout is open");
-        return;
+pub(crate) fn on_a_node(test: impl FnOnce(&Rig) + Send) {
+    if let Some([node, _peer]) = nodes() {
+        std::thread::scope(|scope| join(scope.spawn(|| on(&node, 1, test))));
     }
-    let thread = std::thread::spawn(|| {
-        private_mounts().expect("mounts of its own");
-        Netns::new().expect("a namespace").enter().expect("it can be entered");
-        mount_bpffs(Path::new(BPFFS)).expect("a bpffs");
-        let mut netlink = Netlink::open().expect("rtnetlink");
-        let end = |name, last| NewEnd { name, mac: [0x52, 0x54, 0, 0, 0, last], mtu: 1500, netns: None };
-        netlink.add_veth(&end("eth0", 1), &end("wire", 2)).expect("a card");
-        let card = netlink.ifindex("eth0").expect("it was made");
-        netlink.add_address(card, "192.168.0.1/24".parse().expect("a network")).expect("an address");
-        netlink.set_up(card, true).expect("it can be set up");
-        let rig = Rig::new();
-        test(&rig);
-        let (status, text) = rig.run(&["--clean"]);
-        assert_eq!(status, Some(0), "{text}");
-        assert_eq!((rig.devices("lxc"), rig.devices("skep_")), (0, 0), "devices are left");
-        assert!(!Path::new(BPFFS).join("skep").exists(), "pins are left");
+}
+
+/// Runs each of both on a node of its own, at the same time: two nodes with a cable between them.
+pub(crate) fn on_two_nodes(one: impl FnOnce(&Rig) + Send, two: impl FnOnce(&Rig) + Send) {
+    let Some([left, right]) = nodes() else { return };
+    std::thread::scope(|scope| {
+        let threads = [scope.spawn(|| on(&left, 1, one)), scope.spawn(|| on(&right, 2, two))];
+        threads.into_iter().for_each(join);
     });
+}
+
+fn join(thread: std::thread::ScopedJoinHandle<'_, ()>) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
 }
 
+/// Two namespaces with an `eth0` each, connected; says so if the kernel cannot be asked.
+fn nodes() -> Option<[Netns; 2]> {
+    if let Err(e) = probe() {
+        let capability = e.missing_capability().unwrap_or("bpf");
+        writeln!(std::io::stdout(), "\nSKIP agent-process: {capability}").expect("stdout is open");
+        return None;
+    }
+    let nodes = [Netns::new().expect("a namespace"), Netns::new().expect("a namespace")];
+    let end = |last, netns| NewEnd { name: "eth0", mac: [0x52, 0x54, 0, 0, 0, last], mtu: 1500, netns };
+    let plug = || Netlink::open().and_then(|mut n| n.add_veth(&end(1, None), &end(2, Some(&nodes[1]))));
+    nodes[0].within(plug).expect("a namespace").expect("a cable");
+    Some(nodes)
+}
+
+/// Runs `test` on the calling thread, as node-NUMBER with the address 192.168.0.NUMBER.
+fn on(netns: &Netns, number: u8, test: impl FnOnce(&Rig)) {
+    private_mounts().expect("mounts of its own");
+    netns.enter().expect("it can be entered");
+    mount_bpffs(Path::new(BPFFS)).expect("a bpffs");
+    let mut netlink = Netlink::open().expect("rtnetlink");
+    let card = netlink.ifindex("eth0").expect("it was made");
+    let address = format!("192.168.0.{number}/24").parse().expect("a network");
+    netlink.add_address(card, address).expect("an address");
+    netlink.set_up(card, true).expect("it can be set up");
+    let rig = Rig::new(format!("node-{number}"));
+    test(&rig);
+    let (status, text) = rig.run(&["--clean"]);
+    assert_eq!(status, Some(0), "{text}");
+    assert_eq!((rig.devices("lxc"), rig.devices("skep_")), (0, 0), "devices are left");
+    assert!(!Path::new(BPFFS).join("skep").exists(), "pins are left");
+}
+
 impl Rig {
-    fn new() -> Self {
+    fn new(name: String) -> Self {
         let place = tempfile::tempdir().expect("a folder");
         for folder in ["manifests", "netns"] {
             std::fs::create_dir(place.path().join(folder)).expect("a folder");
         }
-        let rig = Self { place, pods: NAMES.iter().map(|_| Netns::new().expect("a namespace")).collect() };
+        let rig =
+            Self { name, place, pods: NAMES.iter().map(|_| Netns::new().expect("a namespace")).collect() };
         for pod in [CURL, WEB] {
             rig.show(pod);
         }
@@ -129,7 +173,8 @@ impl Rig {
         devices.iter().filter(|d| d.name.starts_with(prefix)).count()
     }
 
-    fn address(&self, pod: Pod) -> Option<Ipv4Addr> {
+    /// The address that the agent has given to a pod.
+    pub(crate) fn address(&self, pod: Pod) -> Option<Ipv4Addr> {
         let devices = self.pods[pod].within(|| Netlink::open().and_then(|mut n| n.devices()));
         let devices = devices.expect("a namespace").expect("rtnetlink");
         devices.iter().find(|d| d.name == "eth0")?.addresses.first().map(|net| net.addr())
@@ -138,6 +183,11 @@ impl Rig {
     /// A connection from one pod to the other's server.
     pub(crate) fn connect(&self, from: Pod, to: Pod) -> std::io::Result<Flow> {
         let Some(ip) = self.address(to) else { return Err(std::io::Error::other("it has no address")) };
+        self.connect_to(from, ip)
+    }
+
+    /// A connection from a pod of this node to the server at an address.
+    pub(crate) fn connect_to(&self, from: Pod, ip: Ipv4Addr) -> std::io::Result<Flow> {
         let connect = || TcpStream::connect_timeout(&SocketAddr::from((ip, SERVER)), HANDSHAKE);
         let stream = self.pods[from].within(connect).expect("a namespace")?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -161,7 +211,7 @@ impl Rig {
     pub(crate) fn agent(&self) -> Agent {
         let mut child = self
             .command()
-            .args(["--node", "node-1", "--netns", "netns", "--interval", "50", "manifests"])
+            .args(["--node", &self.name, "--netns", "netns", "--interval", "50", "manifests"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -2,7 +2,7 @@
 //! it counts, most significant first.
 
 use super::table::{Table, hash};
-use super::trie::Trie;
+use super::trie::{Bits, Trie};
 use super::{Layout, Values, check_mode};
 use crate::Errno;
 use crate::arena::Arena;
@@ -32,16 +32,17 @@ fn prefix(key: &[u8]) -> u32 {
     u32::from_le_bytes(key[..4].try_into().expect("a key begins with its prefix length"))
 }
 
-/// The bits of a key of at most 16 bytes behind the prefix length, from the top.
-fn address(key: &[u8]) -> u128 {
-    let bytes = &key[4..];
-    if let Ok(bytes) = bytes.try_into() {
-        return u128::from_be_bytes(bytes);
+/// The bits of a key of at most 32 bytes behind the prefix length, from the top.
+fn address(key: &[u8]) -> Bits {
+    let (words, rest) = key[4..].as_chunks::<4>();
+    let mut bits = [0; 4];
+    for (n, word) in (0..).zip(words) {
+        bits[n / 2 % 4] |= u64::from(u32::from_be_bytes(*word)) << (32 - 32 * (n % 2));
     }
-    match *bytes {
-        [a, b, c, d] => u128::from(u32::from_be_bytes([a, b, c, d])) << 96,
-        _ => bytes.iter().zip(0..).fold(0, |all, (byte, n)| all | u128::from(*byte) << (120 - 8 * n)),
+    for (n, byte) in (words.len() * 4..).zip(rest) {
+        bits[n / 8 % 4] |= u64::from(*byte) << (56 - 8 * (n % 8));
     }
+    Bits(bits)
 }
 
 /// The key with this prefix length, in a buffer.
@@ -60,7 +61,7 @@ impl Lpm {
     pub(super) fn new(key_size: usize, layout: Layout, max: u32) -> Self {
         let table = Table::new(key_size, layout);
         let bits = (key_size as u32 - 4) * 8;
-        let ways = if bits <= 128 { Ways::Trie(Trie::new()) } else { Ways::Lengths(Vec::new()) };
+        let ways = if bits <= Bits::MAX { Ways::Trie(Trie::new()) } else { Ways::Lengths(Vec::new()) };
         Self { table, written: Vec::new(), ways, bits, max }
     }
 
@@ -91,7 +92,7 @@ impl Lpm {
             return None;
         }
         let node = match &self.ways {
-            Ways::Trie(trie) => trie.longest(address(key), own),
+            Ways::Trie(trie) => trie.longest(&address(key), own),
             Ways::Lengths(lengths) => {
                 let mut shorter = lengths.iter().filter(|(prefix, _)| *prefix <= own);
                 shorter.find_map(|(prefix, _)| self.node(key, *prefix, arena))

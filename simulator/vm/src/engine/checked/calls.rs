@@ -1,6 +1,7 @@
 //! What happens around a helper: what it is given, what became of memory meanwhile, and what it gave back.
 
-use super::regions::{NUMBER, Regions, Tag};
+use super::regions::{NUMBER, Regions, Shared, Tag};
+use super::run::R10;
 use crate::helper::{self, Function};
 use crate::scope::{self, Argument, Scope};
 use crate::{FaultKind, Region};
@@ -30,41 +31,34 @@ pub(super) struct After {
     pub(super) tag: Tag,
 }
 
-/// Calls a helper, by number, function and nature. The regions are with the scope meanwhile.
+/// Calls a helper, by function and nature, with the registers and their tags.
 pub(super) fn call(
-    helper: (i32, Function, i32),
-    arguments: [u64; 5],
-    tags: [Tag; 5],
-    held: &mut Option<Box<Regions>>,
-    frame: (u64, &mut i64),
+    (function, nature): (Function, i32),
+    r: &[u64; 16],
+    t: &[Tag; 16],
+    mut regions: Shared,
+    fuel: &mut i64,
 ) -> Result<After, FaultKind> {
-    let [a, b, c, d, e] = arguments;
-    let (_, function, nature) = helper;
     let back = nature & CALLS_BACK != 0;
-    let depth = held.as_ref().map_or(0, |r| r.depth());
-    if let Some(regions) = held {
-        regions.give_tags(Some(tags));
-    }
-    let (pointer, fuel) = frame;
-    scope::with(|s| {
-        s.kernel.regions = held.take();
-        if back {
+    let pointer = r[R10];
+    regions.give_tags([t[1], t[2], t[3], t[4], t[5]]);
+    let depth = regions.depth();
+    if back {
+        scope::with(|s| {
             s.set_frame_cell(pointer);
             s.set_fuel(pointer, *fuel);
-        }
-    });
-    let r0 = function(a, b, c, d, e);
+        });
+    }
+    let r0 = function(r[1], r[2], r[3], r[4], r[5]);
     scope::with(|s| {
-        let mut regions = s.kernel.regions.take().expect("whoever takes the regions puts them back");
-        regions.give_tags(None);
+        regions.take_tags();
         regions.leave_frames(depth);
         if back {
             *fuel = s.fuel(pointer);
         }
         regions.after_helper(s.packet_bounds(), nature & MOVES_PACKET != 0);
         s.kernel.arena.drain_freed(|start, len| regions.end(start, len, deleted));
-        let tag = given_back(s, nature, arguments, r0, &mut regions);
-        *held = Some(regions);
+        let tag = given_back(s, nature, r[1], r0, &mut regions);
         // The scope has noted the fault; what is said here is not looked at.
         if s.failed() { Err(FaultKind::Engine) } else { Ok(After { r0, tag }) }
     })
@@ -78,15 +72,9 @@ fn deleted(region: Region) -> Option<Region> {
 }
 
 /// What a helper's result points to.
-fn given_back(
-    scope: &mut Scope<'_>,
-    nature: i32,
-    arguments: [u64; 5],
-    r0: u64,
-    regions: &mut Regions,
-) -> Tag {
+fn given_back(scope: &mut Scope<'_>, nature: i32, first: u64, r0: u64, regions: &mut Regions) -> Tag {
     if nature & TAKES_BACK != 0 {
-        regions.end(arguments[0], 1, |r| (r == Region::Given).then_some(Region::GivenBack));
+        regions.end(first, 1, |r| (r == Region::Given).then_some(Region::GivenBack));
     }
     if r0 == 0 {
         scope.made = None;

@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 pub(crate) use decode::Code;
-pub(crate) use regions::Regions;
+pub(crate) use regions::Kept;
 
 use super::{Engine, Site, Stopped};
 use crate::legal::{Sound, Value};

@@ -3,6 +3,12 @@
 //! Every register and every stack slot has a tag beside its value: the number of a region, or that it is a number, or
 //! that nobody wrote it. Arithmetic keeps the tag, an access goes to the tag's region alone, and a region that is gone
 //! has no bytes. So a pointer that leaves its packet, value or frame is found wherever it points to.
+#![expect(unsafe_code, reason = "interpreter and helpers take turns with the regions")]
+
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::run::Caller;
 use crate::context::{Layout, Shape};
@@ -87,10 +93,68 @@ pub(crate) struct Regions {
     layout: Option<&'static Layout>,
     /// Data sections that the run has touched.
     sections: Vec<(u64, Tag)>,
-    /// The tags of a helper's arguments while it runs.
-    call: Option<[Tag; 5]>,
+    /// The tags of a helper's arguments while it runs. Atomic so that they are read and written one by one: a wide load of
+    /// what was just written in parts waits for it.
+    call: [AtomicU32; 5],
+    is_called: bool,
     /// Of all programs that run: what is kept of functions that have called another.
     pub(super) callers: Vec<Caller>,
+}
+
+/// The regions of a kernel. The interpreter has them while it executes, and helpers while they run; a pointer, as the two
+/// take turns.
+pub(crate) struct Kept(NonNull<Regions>);
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self(NonNull::from(Box::leak(Box::default())))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: from a box, and whoever shares it executes a program of the kernel that this belongs to.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl Deref for Kept {
+    type Target = Regions;
+    #[inline(always)]
+    fn deref(&self) -> &Regions {
+        // SAFETY: alive as long as this is; the interpreter holds no reference while somebody else asks.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for Kept {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Regions {
+        // SAFETY: as above.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+/// A kernel's regions in the hands of the interpreter.
+#[derive(Clone, Copy)]
+pub(super) struct Shared(NonNull<Regions>);
+
+impl Deref for Shared {
+    type Target = Regions;
+    #[inline(always)]
+    fn deref(&self) -> &Regions {
+        // SAFETY: the kernel outlives what executes its programs, and keeps its regions; helpers, which look at them too, run
+        // only where the interpreter holds no reference.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for Shared {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Regions {
+        // SAFETY: as above.
+        unsafe { self.0.as_mut() }
+    }
 }
 
 impl Default for Regions {
@@ -104,13 +168,19 @@ impl Default for Regions {
             packet_at: [0; 3],
             layout: None,
             sections: Vec::new(),
-            call: None,
+            call: Default::default(),
+            is_called: false,
             callers: Vec::new(),
         }
     }
 }
 
 impl Regions {
+    /// For the interpreter.
+    pub(super) fn shared(kept: &Kept) -> Shared {
+        Shared(kept.0)
+    }
+
     /// Before a run.
     pub(crate) fn reset(
         &mut self,
@@ -119,7 +189,7 @@ impl Regions {
         packet: [u64; 3],
     ) {
         self.table.truncate(DYNAMIC as usize);
-        (self.depth, self.call) = (0, None);
+        (self.depth, self.is_called) = (0, false);
         self.sections.clear();
         self.callers.clear();
         self.layout = context.map(|(_, layout)| layout);
@@ -341,12 +411,21 @@ impl Regions {
     }
 
     /// Tells what a helper is given.
-    pub(crate) fn give_tags(&mut self, tags: Option<[Tag; 5]>) {
-        self.call = tags;
+    #[inline(always)]
+    pub(crate) fn give_tags(&mut self, tags: [Tag; 5]) {
+        for (place, tag) in self.call.iter().zip(tags) {
+            place.store(tag, Relaxed);
+        }
+        self.is_called = true;
+    }
+
+    /// No helper runs.
+    pub(super) fn take_tags(&mut self) {
+        self.is_called = false;
     }
 
     pub(crate) fn given(&self) -> [Tag; 5] {
-        self.call.unwrap_or([NUMBER; 5])
+        if self.is_called { self.call.each_ref().map(|tag| tag.load(Relaxed)) } else { [NUMBER; 5] }
     }
 
     /// Checks bytes that a helper reads or writes through its argument; they count as written afterwards.
@@ -357,8 +436,10 @@ impl Regions {
         size: usize,
         doing: Doing,
     ) -> Result<(), BadAccess> {
-        let Some(tags) = self.call else { return Ok(()) };
-        let (tag, width) = (tags[usize::from(argument) - 1], size as u64);
+        if !self.is_called {
+            return Ok(());
+        }
+        let (tag, width) = (self.call[usize::from(argument) - 1].load(Relaxed), size as u64);
         let refused = |why| Err(self.bad(doing, tag, address, width, why));
         let Some(bytes) = self.find(tag, address, width) else { return refused(Why::Outside) };
         let offset = (address - bytes.start) as usize;

@@ -4,7 +4,7 @@
 
 use super::calls::{self, After};
 use super::decode::{Do, Op, ZERO};
-use super::regions::{CONTEXT, NUMBER, Regions, Tag, UNWRITTEN};
+use super::regions::{CONTEXT, NUMBER, Regions, Shared, Tag, UNWRITTEN};
 use super::{Checked, Stopped};
 use crate::legal::{FRAME, FRAMES_MAX, MAY_GOTO_MAX, SPILL};
 use crate::scope::{self, Argument, Scope};
@@ -12,7 +12,7 @@ use crate::{Doing, FaultKind, Region, Step, Why, helper};
 
 /// From one function's frame pointer to its callee's.
 const FRAME_STEP: u64 = (FRAME + SPILL) as u64;
-const R10: usize = 10;
+pub(super) const R10: usize = 10;
 
 /// What a call keeps of its caller.
 #[derive(Clone, Copy, Default)]
@@ -28,8 +28,8 @@ pub(super) struct Machine<'a> {
     program: &'a Checked,
     pub(super) r: [u64; 16],
     pub(super) t: [Tag; 16],
-    /// With the scope while a helper runs.
-    held: Option<Box<Regions>>,
+    /// The kernel's; not looked at while a helper runs.
+    regions: Shared,
     /// Functions that wait for one that they called; what is kept of them is with the regions.
     depth: usize,
     loops: i32,
@@ -38,39 +38,30 @@ pub(super) struct Machine<'a> {
 
 /// Runs what the scope says is to be run.
 pub(super) fn run<const OBSERVE: bool>(program: &Checked) -> Result<u64, Stopped> {
-    let mut machine = Machine {
-        program,
-        r: [0; 16],
-        t: [UNWRITTEN; 16],
-        held: None,
-        depth: 0,
-        loops: MAY_GOTO_MAX,
-        fuel: 0,
+    let regions = scope::with(|s| s.kernel.regions.as_ref().map(Regions::shared));
+    let Some(regions) = regions else {
+        return Err(Stopped { instruction: None, kind: FaultKind::Engine });
     };
+    let mut machine =
+        Machine { program, r: [0; 16], t: [UNWRITTEN; 16], regions, depth: 0, loops: MAY_GOTO_MAX, fuel: 0 };
     let (start, frame) = scope::with(|s| machine.enter(s))?;
     let result = machine.execute::<OBSERVE>(start);
-    let Machine { mut held, fuel, depth, .. } = machine;
-    scope::with(|s| {
-        if let Some(regions) = &mut held {
-            regions.leave_frames(frame);
-            // Of functions that waited when the run ended.
-            let waiting = regions.callers.len().saturating_sub(depth);
-            regions.callers.truncate(waiting);
-        }
-        s.kernel.regions = held.take();
-        s.set_fuel(s.frame_pointer(), fuel);
-    });
+    let Machine { mut regions, fuel, depth, .. } = machine;
+    regions.leave_frames(frame);
+    // Of functions that waited when the run ended.
+    let waiting = regions.callers.len().saturating_sub(depth);
+    regions.callers.truncate(waiting);
+    scope::with(|s| s.set_fuel(s.frame_pointer(), fuel));
     result.map_err(|(at, kind)| Stopped { instruction: Some(program.code.origin[at] as usize), kind })
 }
 
 impl Machine<'_> {
-    /// Takes the regions from the scope, and gives the first operation and how many frames there were before.
+    /// Gives the first operation and how many frames there were before.
     fn enter(&mut self, s: &mut Scope<'_>) -> Result<(usize, usize), Stopped> {
         let (function, fuel) = s.entry();
-        let refused = |kind| Stopped { instruction: None, kind };
-        let mut regions = s.kernel.regions.take().ok_or_else(|| refused(FaultKind::Engine))?;
+        let mut regions = self.regions;
         let given = regions.given();
-        regions.give_tags(None);
+        regions.take_tags();
         self.fuel = fuel;
         self.t[usize::from(ZERO)] = NUMBER;
         // The program itself is given one argument, or memory and its length.
@@ -91,31 +82,26 @@ impl Machine<'_> {
             _ => self.program.code.callbacks.iter().find(|(start, _)| *start == function).map(|(_, op)| *op),
         };
         let (Some(tag), Some(start)) = (frame, start) else {
-            s.kernel.regions = Some(regions);
-            return Err(refused(FaultKind::Engine));
+            return Err(Stopped { instruction: None, kind: FaultKind::Engine });
         };
         self.t[R10] = tag;
-        self.held = Some(regions);
         Ok((start, before))
     }
 
     #[inline(always)]
     pub(super) fn regions(&self) -> &Regions {
-        self.held.as_deref().expect("the regions are here while no helper runs")
+        &self.regions
     }
 
     #[inline(always)]
     pub(super) fn regions_mut(&mut self) -> &mut Regions {
-        self.held.as_deref_mut().expect("the regions are here while no helper runs")
+        &mut self.regions
     }
 
     #[inline(never)]
-    fn helper(&mut self, number: i32, function: helper::Function, nature: i32) -> Result<(), FaultKind> {
-        let arguments = [self.r[1], self.r[2], self.r[3], self.r[4], self.r[5]];
-        let tags = [self.t[1], self.t[2], self.t[3], self.t[4], self.t[5]];
-        let frame = (self.r[R10], &mut self.fuel);
+    fn helper(&mut self, function: helper::Function, nature: i32) -> Result<(), FaultKind> {
         let After { r0, tag } =
-            calls::call((number, function, nature), arguments, tags, &mut self.held, frame)?;
+            calls::call((function, nature), &self.r, &self.t, self.regions, &mut self.fuel)?;
         (self.r[0], self.t[0]) = (r0, tag);
         self.t[1..6].fill(UNWRITTEN);
         Ok(())
@@ -126,21 +112,19 @@ impl Machine<'_> {
         let known = i32::try_from(number).ok().filter(|n| *n != helper::TAIL_CALL && helper::exists(*n));
         let function = known.and_then(|n| Some((n, helper::function(n)?)));
         let (number, function) = function.ok_or(FaultKind::Call(number))?;
-        self.helper(number, function, calls::nature(number))
+        self.helper(function, calls::nature(number))
     }
 
     /// True if the target has run, and r0 is its result.
     fn tail_call(&mut self) -> Result<bool, FaultKind> {
-        let depth = self.regions().depth();
-        scope::with(|s| s.kernel.regions = self.held.take());
+        let mut regions = self.regions;
+        let depth = regions.depth();
         let ran = scope::tail_call(self.r[2], self.r[3] as u32) != 0;
         scope::with(|s| {
-            let mut regions = s.kernel.regions.take().expect("whoever takes the regions puts them back");
             regions.leave_frames(depth);
             // A target that is compiled checks nothing, and says nothing of what it did to the packet.
             regions.after_helper(s.packet_bounds(), ran);
             s.kernel.arena.drain_freed(|_, _| {});
-            self.held = Some(regions);
             if ran {
                 (self.r[0], self.t[0]) = (s.tail_result, NUMBER);
             }
@@ -432,7 +416,7 @@ impl Machine<'_> {
                     let function = program.code.helpers[op.width as usize];
                     // A helper that calls back uses some of it.
                     self.fuel = fuel;
-                    or_fault!(self.helper(op.imm as i32, function, op.off));
+                    or_fault!(self.helper(function, op.off));
                     fuel = self.fuel;
                 }
                 Do::CallRegister => {
