@@ -16,6 +16,7 @@ use crate::map::{Eviction, Map, Maps};
 use crate::packet::SLOT;
 use crate::scope::{Running, STACKS};
 use crate::sock::{Socket, SocketId, Sockets};
+use crate::timer::Timers;
 use crate::{
     EngineKind, Environment, Errno, Error, Fault, FaultKind, MapDef, Object, Run, Stats, context, map_kind,
 };
@@ -117,6 +118,7 @@ pub struct Kernel {
     pub(crate) observe: Observe,
     pub(crate) slots: Slots,
     pub(crate) sockets: Sockets,
+    pub(crate) timers: Timers,
     /// Empty, for the next run.
     pub(crate) running: Vec<Running>,
     /// For copies of keys and values.
@@ -162,6 +164,7 @@ impl Kernel {
             regions: checks.then(Kept::default),
             observe: Observe::default(),
             sockets: Sockets::default(),
+            timers: Timers::new(),
             running: Vec::new(),
             scratch: Vec::new(),
         }

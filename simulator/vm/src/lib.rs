@@ -12,10 +12,12 @@
 //!
 //! - `get_hash_recalc`: the kernel's flow hash has a random key. Here it is a hash of the frame's flow, the same in
 //!   both directions and in every run.
+//! - SYN cookies have a secret that is known, so each is another number than in any kernel.
 //! - An LRU map evicts exactly the least recently used entry, unless [`KernelConfig::eviction`] asks for the kernel's way.
 //! - Every slot of a perf event array has a reader.
 //! - Sockets are those that the kernel's owner adds ([`Kernel::add_socket`]); a packet without one has a null `sk`.
-//! - Routes, neighbours and devices are the environment's; timers are recorded and do not run.
+//! - Routes, neighbours and devices are the environment's; timers run when [`Kernel::run_timers`] is
+//!   called, and one whose element is overwritten from outside is gone.
 //! - A bloom filter has seed 0, as with `BPF_F_ZERO_SEED`.
 //! - `change_tail` keeps the network header, as for every packet from the stack. `BPF_PROG_TEST_RUN`'s packets have no
 //!   transport header, and after `change_head` has moved them the kernel takes garbage for one.
@@ -45,6 +47,7 @@ mod run;
 mod scope;
 mod sock;
 mod test_run;
+mod timer;
 
 #[cfg(test)]
 mod tests;

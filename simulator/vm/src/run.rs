@@ -174,7 +174,7 @@ pub struct Step {
     pub source: (Region, i64),
 }
 
-/// A timer that was started (`bpf_timer_start`). The vm has no clock: whoever has one runs the callback or does not.
+/// A timer that was started (`bpf_timer_start`). The vm has no clock: whoever has one calls [`Kernel::run_timers`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timer {
     /// The map that it stands in.

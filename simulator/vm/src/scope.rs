@@ -86,6 +86,17 @@ pub(crate) enum Argument {
     MapKey { address: u64, size: usize },
 }
 
+impl Argument {
+    /// What stands in the register; `given` is what the helper that calls was given.
+    fn value(self, given: [u64; 5]) -> u64 {
+        match self {
+            Self::Number(value) | Self::Context(value) | Self::Memory(value) => value,
+            Self::Given(n) => given[usize::from(n) - 1],
+            Self::MapValue { address, .. } | Self::MapKey { address, .. } => address,
+        }
+    }
+}
+
 /// A function that a helper calls, as many times as it wants to. Made within a borrow of the scope and used outside.
 pub(crate) struct Callback {
     id: ProgramId,
@@ -154,6 +165,28 @@ impl<'a> Scope<'a> {
     /// Executes the entry program and gives r0.
     pub(crate) fn execute(&mut self, id: ProgramId, program: &Rc<Program>) -> Result<u64, Fault> {
         self.begin(id, program);
+        self.run_entered(program)
+    }
+
+    /// The same of one function of it, which nothing calls but the world: it has no packet.
+    pub(crate) fn execute_function(
+        &mut self,
+        id: ProgramId,
+        program: &Rc<Program>,
+        function: usize,
+        arguments: [Argument; 5],
+    ) -> Result<u64, Fault> {
+        let bottom = self.slots().stacks;
+        self.run.chain.push(id);
+        let (top, fuel) = (bottom + STACK, self.fuel_of(program));
+        self.running.push(Running { id, program: Rc::clone(program), top, bottom, fuel, function });
+        self.clear(program, function, top, bottom);
+        self.enter(top, fuel, function, arguments.map(|argument| argument.value([0; 5])));
+        self.called_with = arguments;
+        self.run_entered(program)
+    }
+
+    fn run_entered(&mut self, program: &Rc<Program>) -> Result<u64, Fault> {
         self.reset_regions();
         let restore = Restore(CURRENT.replace(Some(NonNull::from(&mut *self).cast())));
         // A panic is a bug of this vm, and an error of this run alone. What runs inside, a tail call's target for one,
@@ -176,12 +209,16 @@ impl<'a> Scope<'a> {
         self.made = None;
     }
 
+    fn fuel_of(&self, program: &Program) -> i64 {
+        let allowed = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
+        self.kernel.config.fuel.map_or(allowed, i64::from)
+    }
+
     fn begin(&mut self, id: ProgramId, program: &Rc<Program>) {
         let level = self.running.len() + 1;
         let top = self.slots().stacks + level * STACK;
         let bottom = top - STACK;
-        let allowed = if program.may_loop() { FUEL_OF_LOOPS } else { FUEL };
-        let fuel = self.kernel.config.fuel.map_or(allowed, i64::from);
+        let fuel = self.fuel_of(program);
         self.start(Running { id, program: Rc::clone(program), top, bottom, fuel, function: 0 });
         self.run.chain.push(id);
         let (memory, len) = self.memory;
@@ -288,6 +325,12 @@ impl<'a> Scope<'a> {
 
     pub(crate) fn failed(&self) -> bool {
         self.fault.is_some()
+    }
+
+    /// The program that runs now, for a function of it that is to run later.
+    pub(crate) fn holder(&self) -> (ProgramId, Rc<Program>) {
+        let running = self.running.last().expect("a helper is called by a program");
+        (running.id, Rc::clone(&running.program))
     }
 
     /// The program that runs now.
@@ -457,11 +500,8 @@ impl Callback {
             let (program, function) = (Rc::clone(&self.program), self.function);
             let (id, bottom) = (self.id, self.bottom);
             scope.clear(&program, function, top, bottom);
-            let values = arguments.map(|argument| match argument {
-                Argument::Number(value) | Argument::Context(value) | Argument::Memory(value) => value,
-                Argument::Given(n) => self.given[usize::from(n) - 1].0,
-                Argument::MapValue { address, .. } | Argument::MapKey { address, .. } => address,
-            });
+            let given = self.given.map(|(value, _)| value);
+            let values = arguments.map(|argument| argument.value(given));
             scope.enter(top, fuel, function, values);
             scope.called_with = arguments;
             scope.running.push(Running { id, program, top, bottom, fuel, function });

@@ -2,8 +2,9 @@
 //!
 //! A callback runs outside of any borrow of the scope, as a tail call does.
 
-use super::{Call, Outcome, map_of, refused};
+use super::{Call, Outcome, callback_of, map_of, refused};
 use crate::scope::{self, Argument, Scope, with};
+use crate::timer::Armed;
 use crate::{Errno, FaultKind, MapId, Timer, map_kind};
 
 /// `BPF_MAX_LOOPS`
@@ -94,7 +95,7 @@ pub(super) fn for_each(map: u64, handle: u64, context: u64, flags: u64, e: u64) 
 }
 
 /// The next element: its number, and its key and value as a function is given them.
-fn element(scope: &mut Scope<'_>, id: MapId, number: u32) -> Option<(u32, [Argument; 2])> {
+pub(crate) fn element(scope: &mut Scope<'_>, id: MapId, number: u32) -> Option<(u32, [Argument; 2])> {
     let cpu = scope.cpu;
     let map = scope.kernel.maps.get(id)?;
     let (at, key, value) = map.element(number, cpu)?;
@@ -115,9 +116,11 @@ fn element(scope: &mut Scope<'_>, id: MapId, number: u32) -> Option<(u32, [Argum
 
 /// Bytes of a `struct bpf_timer`. Its first word here says what was done: 1 made, 2 with a function; then the map.
 const TIMER: usize = 16;
+/// `BPF_F_TIMER_ABS`
+const ABSOLUTE: u64 = 1;
 
 fn timer(scope: &mut Scope<'_>, call: Call) -> Result<(usize, u32, MapId), FaultKind> {
-    let at = call.offset(scope, 1, TIMER)?;
+    let at = call.room(scope, 1, TIMER)?;
     let bytes = scope.kernel.arena.slice(at, 8);
     let word = |n: usize| u32::from_le_bytes(bytes[n..n + 4].try_into().expect("four bytes"));
     Ok((at, word(0), MapId(word(4))))
@@ -150,15 +153,25 @@ pub(super) fn timer_set_callback(scope: &mut Scope<'_>, call: Call) -> Outcome {
     if state == 0 {
         return refused(Errno::EINVAL);
     }
+    let Some(function) = callback_of(call.arg(2)) else {
+        return Err(FaultKind::Map { helper: call.number, what: "its second argument is no function" });
+    };
+    let (id, program) = scope.holder();
+    let due = scope.kernel.timers.get(&at).and_then(|t| t.due);
+    scope.kernel.timers.insert(at, Armed { map, id, program, function, due });
     set_timer(scope, at, 2, map);
     Ok(0)
 }
 
 pub(super) fn timer_start(scope: &mut Scope<'_>, call: Call) -> Outcome {
-    let (_, state, map) = timer(scope, call)?;
+    let (at, state, map) = timer(scope, call)?;
     let (nanoseconds, flags) = (call.arg(2), call.arg(3));
     if flags > 3 || state < 2 {
         return refused(Errno::EINVAL);
+    }
+    let now = if flags & ABSOLUTE != 0 { 0 } else { scope.env.now_ns() };
+    if let Some(armed) = scope.kernel.timers.get_mut(&at) {
+        armed.due = Some(now.saturating_add(nanoseconds));
     }
     scope.run.timers.push(Timer { map, nanoseconds, flags });
     Ok(0)
@@ -169,14 +182,14 @@ pub(super) fn timer_cancel(scope: &mut Scope<'_>, call: Call) -> Outcome {
     if state == 0 {
         return refused(Errno::EINVAL);
     }
-    let started = scope.run.timers.iter().any(|t| t.map == map);
+    let started = scope.kernel.timers.remove(&at).is_some_and(|t| t.due.is_some());
     set_timer(scope, at, 1, map);
     Ok(u64::from(started))
 }
 
 /// One CPU runs a program from its start to its end, so a lock only has to be used rightly.
 pub(super) fn spin_lock(scope: &mut Scope<'_>, call: Call) -> Outcome {
-    let at = call.offset(scope, 1, 4)?;
+    let at = call.room(scope, 1, 4)?;
     if scope.kernel.arena.slice(at, 4) != [0; 4] {
         return Err(FaultKind::Map { helper: call.number, what: "the lock is held" });
     }
@@ -185,7 +198,7 @@ pub(super) fn spin_lock(scope: &mut Scope<'_>, call: Call) -> Outcome {
 }
 
 pub(super) fn spin_unlock(scope: &mut Scope<'_>, call: Call) -> Outcome {
-    let at = call.offset(scope, 1, 4)?;
+    let at = call.room(scope, 1, 4)?;
     if scope.kernel.arena.slice(at, 4) == [0; 4] {
         return Err(FaultKind::Map { helper: call.number, what: "the lock is not held" });
     }

@@ -4,6 +4,7 @@
 
 mod callback;
 mod checksum;
+mod cookie;
 mod format;
 mod maps;
 mod misc;
@@ -12,11 +13,12 @@ mod ring;
 mod room;
 mod route;
 mod skb;
-mod socket;
+pub(crate) mod socket;
 mod text;
 mod tunnel;
 mod xdp;
 
+pub(crate) use callback::element;
 pub(crate) use packet_load::load as load_packet;
 
 use crate::scope::{self, Scope};
@@ -168,6 +170,10 @@ helpers! {
     190 xdp::store_bytes;
     192 skb::set_tstamp;
     195 maps::lookup_percpu;
+    204 cookie::make_v4;
+    205 cookie::make_v6;
+    206 cookie::check_v4;
+    207 cookie::check_v6;
     208 misc::ktime_get_boot_ns;
 }
 
@@ -219,6 +225,31 @@ pub(crate) fn function(number: i32) -> Option<Function> {
 /// Helpers that call a function of the program: for_each_map_elem, timer_set_callback, find_vma, loop,
 /// user_ringbuf_drain.
 pub(crate) const CALLS_BACK: &[i32] = &[164, 170, 180, 181, 209];
+
+/// How many arguments helpers have, by how many: a program must have written all of them, numbers too. Of
+/// `bpf_trace_printk` those that its format does not name do not count.
+const ARGUMENTS: [&[i32]; 5] = [
+    &[17, 19, 24, 34, 41, 46, 47, 79, 86, 93, 94, 95, 96, 97, 98, 122, 172, 187, 188],
+    &[
+        1, 3, 6, 16, 23, 32, 39, 40, 44, 48, 54, 59, 61, 62, 65, 88, 89, 108, 132, 133, 134, 135, 155, 170,
+        206, 207,
+    ],
+    &[
+        4, 12, 13, 18, 29, 30, 31, 38, 43, 45, 51, 64, 87, 113, 115, 124, 131, 169, 171, 182, 192, 195, 204,
+        205,
+    ],
+    &[
+        2, 20, 21, 26, 50, 52, 53, 60, 63, 69, 70, 71, 72, 90, 91, 105, 106, 107, 130, 152, 164, 177, 181,
+        189, 190,
+    ],
+    &[9, 10, 11, 25, 28, 49, 57, 68, 84, 85, 99, 163, 165],
+];
+
+/// The registers that a helper reads, as bits.
+pub(crate) fn reads(number: i32) -> u16 {
+    let count = ARGUMENTS.iter().position(|of| of.contains(&number)).map_or(0, |at| at + 1);
+    ((1 << count) - 1) << 1
+}
 
 /// Whether a program may call this number.
 pub(crate) fn exists(number: i32) -> bool {

@@ -11,7 +11,7 @@ use crate::sock::{LISTEN, SOCK_SIZE, Socket, SocketId};
 use crate::{Errno, FaultKind, MapId, ProgramKind, Redirect, RedirectKind, Region, SocketQuestion, map_kind};
 
 /// Bytes of `struct bpf_sock` with `struct bpf_tcp_sock` behind it.
-pub(super) const BYTES: u64 = (SOCK_SIZE + crate::sock::TCP_SIZE) as u64;
+pub(crate) const BYTES: u64 = (SOCK_SIZE + crate::sock::TCP_SIZE) as u64;
 /// `BPF_F_INGRESS`
 const INGRESS: u64 = 1;
 const TCP: u32 = 6;

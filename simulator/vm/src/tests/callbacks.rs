@@ -2,7 +2,7 @@
 
 use super::{NAME, World, copy, def, frame, map, mov, object, put, stack};
 use crate::insn::{ADD, DW, Insn, JEQ, JMP, LD_IMM64, PSEUDO_FUNC, W};
-use crate::{EngineKind, Kernel, KernelConfig, LoadSpec, MapDef, Run, map_kind};
+use crate::{EngineKind, Kernel, KernelConfig, LoadSpec, MapDef, Run, UpdateMode, map_kind};
 
 /// `dst =` the function so many slots behind this load's second half
 fn callback(dst: u8, offset: i32) -> [Insn; 2] {
@@ -116,4 +116,59 @@ fn may_goto_goes_on_until_it_has_had_enough() {
     ];
     let run = run(&[&program], &[]);
     assert_eq!((run.return_value, run.stats.instructions), (5, 1 + 5 * 4 + 2 + 1));
+}
+
+/// A value of 32 bytes: a timer, then how often it ran. The function counts and starts the timer again.
+#[test]
+fn a_timer_runs_its_function_when_the_clock_says_so() {
+    let main = [
+        &[put(-8, 5)][..],
+        &map(1, 0),
+        &stack(2, -8),
+        &[Insn::call(1), Insn::new(JMP | JEQ, 0, 0, 14, 0), copy(6, 0), copy(1, 0)],
+        &map(2, 0),
+        &[mov(3, 1), Insn::call(169), copy(1, 6)],
+        &callback(2, 7),
+        &[Insn::call(170), copy(1, 6), mov(2, 1000), mov(3, 0), Insn::call(171)],
+        &[Insn::exit()],
+    ];
+    let function = [
+        Insn::load(DW, 1, 3, 16),
+        Insn::alu64_imm(ADD, 1, 1),
+        Insn::store(DW, 3, 16, 1),
+        Insn::load(W, 1, 2, 0),
+        Insn::store(DW, 3, 24, 1),
+        copy(1, 3),
+        mov(2, 500),
+        mov(3, 0),
+        Insn::call(171),
+        mov(0, 0),
+        Insn::exit(),
+    ];
+    for engine in [EngineKind::Rbpf, EngineKind::Checked] {
+        let mut kernel = Kernel::new(&KernelConfig { engine, ..KernelConfig::default() });
+        let maps = [def(map_kind::HASH, 4, 32, 4)];
+        let object = object(&[&main.concat(), &function], &maps);
+        let loaded = kernel.load(&object, &LoadSpec::default()).unwrap();
+        let (id, key) = (loaded.maps[&maps[0].name], 5u32.to_le_bytes());
+        kernel.map_update(id, &key, &[0; 32], UpdateMode::Any).unwrap();
+        let mut world = World::default();
+        assert_eq!(kernel.run(loaded.programs[NAME], &mut frame(), &mut world).unwrap().return_value, 0);
+        // The clock goes on by one each time that it is looked at, and had stood at 0.
+        assert_eq!(kernel.next_timer(), Some(1001), "{engine}");
+        assert!(kernel.run_timers(&mut world).is_empty());
+        for (now, runs) in [(1000, 0), (1001, 1), (1501, 1), (1502, 2), (9000, 3)] {
+            world.clock = now - 1;
+            for run in kernel.run_timers(&mut world) {
+                assert!(run.unwrap().stats.instructions > 0);
+            }
+            let value = kernel.map_lookup(id, &key).unwrap();
+            assert_eq!((value[16], value[24]), (runs, if runs == 0 { 0 } else { 5 }), "{engine} at {now}");
+        }
+        kernel.map_delete(id, &key).unwrap();
+        kernel.map_update(id, &key, &[0; 32], UpdateMode::Any).unwrap();
+        world.clock = 1_000_000;
+        assert!(kernel.run_timers(&mut world).is_empty(), "its element is gone, and another in its place");
+        assert_eq!(kernel.next_timer(), None);
+    }
 }

@@ -66,6 +66,16 @@ fn a_packet_pointer_from_before_a_helper_changed_it() {
 }
 
 #[test]
+fn a_number_that_a_helper_is_given_and_nobody_wrote() {
+    // bpf_redirect(2, ?)
+    let flags = [mov(1, 2), Insn::call(23), Insn::exit()];
+    assert_eq!(fault(&[&flags], &[]), "program program, instruction 1: r2 is read and was not written");
+    // Those of a call before are gone.
+    let before = [mov(1, 2), mov(2, 0), Insn::call(23), mov(1, 2), Insn::call(23), Insn::exit()];
+    assert_eq!(fault(&[&before], &[]), "program program, instruction 4: r2 is read and was not written");
+}
+
+#[test]
 fn outside_of_the_stack_and_what_nobody_wrote_there() {
     let low = [Insn::load(DW, 0, 10, -520), Insn::exit()];
     assert_eq!(

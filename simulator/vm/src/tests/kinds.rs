@@ -284,3 +284,33 @@ fn records_of_a_ring_buffer_are_read_in_order_and_make_room() {
         assert_eq!(run(&mut kernel), 1);
     }
 }
+
+/// What stands behind pointers of the context has regions of its own.
+#[test]
+fn an_options_bytes_and_its_socket_are_reached_and_nothing_behind_them() {
+    let code = |behind: i16| {
+        [
+            Insn::load(DW, 2, 1, 8),
+            Insn::load(DW, 3, 1, 0),
+            Insn::new(ST | MEM | crate::insn::B, 2, 0, behind, 7),
+            // bpf_sock.family
+            read(0, 3, 4),
+            Insn::exit(),
+        ]
+    };
+    for engine in ENGINES {
+        let mut kernel = with_engine(*engine);
+        let socket = kernel.add_socket(Socket::default());
+        let option = Sockopt { level: 1, name: 36, value: vec![1; 4], len: 4, socket, ..Sockopt::default() };
+        let (id, _) = loaded(&mut kernel, &program(ProgramKind::CgroupSockopt, &[&code(3)], &[]));
+        let mut given = option.clone();
+        let run = kernel.run_on(id, Input::Sockopt(&mut given), &mut World::default()).unwrap();
+        assert_eq!((run.return_value, given.value), (2, vec![1, 1, 1, 7]), "{engine}: AF_INET");
+        if *engine == EngineKind::Checked {
+            let (id, _) = loaded(&mut kernel, &program(ProgramKind::CgroupSockopt, &[&code(4)], &[]));
+            let fault = kernel.run_on(id, Input::Sockopt(&mut option.clone()), &mut World::default());
+            let wanted = "program program, instruction 2: store of 1 bytes at the memory+4: it has 4 bytes";
+            assert_eq!(fault.unwrap_err().to_string(), wanted);
+        }
+    }
+}

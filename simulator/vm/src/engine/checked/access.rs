@@ -8,10 +8,11 @@
 )]
 
 use super::decode::Op;
-use super::regions::{CONTEXT, Class, NUMBER, Tag};
+use super::regions::{CONTEXT, Class, Loaded, Loads, NUMBER, Tag};
 use super::run::Machine;
+use crate::helper::socket;
 use crate::insn::{CMPXCHG, FETCH, XCHG};
-use crate::{Doing, FaultKind, Why};
+use crate::{Doing, FaultKind, Region, Why};
 
 impl Machine<'_> {
     #[cold]
@@ -40,16 +41,26 @@ impl Machine<'_> {
     }
 
     #[inline(never)]
-    fn load_context(&self, address: u64, width: u64) -> Result<(u64, Tag), FaultKind> {
+    fn load_context(&mut self, address: u64, width: u64) -> Result<(u64, Tag), FaultKind> {
         let found = self.regions().load_context(address, width);
-        let (at, wide, tag) = found.map_err(|why| self.refused(Doing::Load, CONTEXT, address, width, why))?;
-        // SAFETY: a field of the context, or the pointer that stands behind it, and `wide` is one of these.
+        let Loaded { at, width, is } =
+            found.map_err(|why| self.refused(Doing::Load, CONTEXT, address, width, why))?;
+        // SAFETY: a field of the context, or the pointer that stands behind it, and `width` is one of these.
         let value = unsafe {
-            match wide {
+            match width {
                 1 => read::<1>(at),
                 2 => read::<2>(at),
                 4 => read::<4>(at),
                 _ => read::<8>(at),
+            }
+        };
+        let tag = match is {
+            Loads::Known(tag) => tag,
+            Loads::Socket => self.regions_mut().pointed(value, socket::BYTES, Region::Given),
+            Loads::Start => {
+                // SAFETY: the field behind this one, which is 8 bytes long, too.
+                let end = unsafe { read::<8>(at + 8) };
+                self.regions_mut().pointed(value, end.saturating_sub(value), Region::Memory)
             }
         };
         Ok((value, tag))

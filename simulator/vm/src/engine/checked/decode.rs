@@ -346,6 +346,7 @@ fn reads(i: Insn, main: bool) -> u16 {
         ALU | ALU64 => dst | if i.is_reg() { src } else { 0 },
         // A function of the program may have nothing to give; the program itself has.
         _ if i.is_exit() => u16::from(main),
+        _ if i.is_call() && i.src == 0 => helper::reads(i.imm),
         _ if i.is_call() || i.is_may_goto() => 0,
         _ if i.is_callx() => dst,
         JMP | JMP32 if i.op() == JA => 0,

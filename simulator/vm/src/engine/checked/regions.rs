@@ -52,6 +52,23 @@ pub(super) struct Bytes {
     pub(super) is: Region,
 }
 
+/// A load from the context: where it is to be made, how many bytes, and what it gives.
+pub(super) struct Loaded {
+    pub(super) at: u64,
+    pub(super) width: u64,
+    pub(super) is: Loads,
+}
+
+/// What a load from the context gives.
+pub(super) enum Loads {
+    /// Something with this tag.
+    Known(Tag),
+    /// A `struct bpf_sock`.
+    Socket,
+    /// Where bytes start whose end stands in the next 8 bytes of the context.
+    Start,
+}
+
 const NOTHING: Bytes = Bytes { start: 0, len: 0, class: Class::Plain, is: Region::Number };
 
 /// Bytes of a frame.
@@ -347,8 +364,8 @@ impl Regions {
         value >= frame && value < DYNAMIC
     }
 
-    /// A load from the context: where it is to be made, how many bytes, and what it gives.
-    pub(super) fn load_context(&self, address: u64, width: u64) -> Result<(u64, u64, Tag), Why> {
+    /// A load from the context.
+    pub(super) fn load_context(&self, address: u64, width: u64) -> Result<Loaded, Why> {
         let offset = address.wrapping_sub(self.table[CONTEXT as usize].start) as i32;
         let base = address - offset as u64;
         let field = self.layout.and_then(|l| l.touched(offset, width as i32)).ok_or(Why::NoField)?;
@@ -356,24 +373,34 @@ impl Regions {
         if from < 0 || from + width as i32 > i32::from(field.size) {
             return Err(Why::NoField);
         }
-        let tag = match field.shape {
-            Shape::Pointer(context::DATA) => self.packet[1],
-            Shape::Pointer(context::DATA_END) => self.packet[2],
-            Shape::Pointer(context::DATA_META) => self.packet[0],
+        // The fields that every packet's program reads are told by their place, which is quicker than their names.
+        let is = match field.shape {
+            Shape::Pointer(context::DATA) => Loads::Known(self.packet[1]),
+            Shape::Pointer(context::DATA_END) => Loads::Known(self.packet[2]),
+            Shape::Pointer(context::DATA_META) => Loads::Known(self.packet[0]),
             Shape::Pointer(_) | Shape::Pointer64 => match field.name {
-                "data" | "skb_data" => self.packet[1],
-                "data_end" | "skb_data_end" => self.packet[2],
-                "data_meta" => self.packet[0],
-                _ => NUMBER,
+                "data" => Loads::Known(self.packet[1]),
+                "data_end" => Loads::Known(self.packet[2]),
+                "data_meta" => Loads::Known(self.packet[0]),
+                "sk" => Loads::Socket,
+                "optval" | "skb_data" => Loads::Start,
+                _ => Loads::Known(NUMBER),
             },
-            _ => NUMBER,
+            _ => Loads::Known(NUMBER),
         };
         match field.shape {
-            Shape::Pointer(at) if from == 0 && width == 4 => Ok((base + at as u64, 8, tag)),
-            Shape::Pointer64 if from == 0 && width == 8 => Ok((address, 8, tag)),
+            Shape::Pointer(at) if from == 0 && width == 4 => {
+                Ok(Loaded { at: base + at as u64, width: 8, is })
+            }
+            Shape::Pointer64 if from == 0 && width == 8 => Ok(Loaded { at: address, width: 8, is }),
             Shape::Pointer(_) | Shape::Pointer64 => Err(Why::NoField),
-            _ => Ok((address, width, NUMBER)),
+            _ => Ok(Loaded { at: address, width, is: Loads::Known(NUMBER) }),
         }
+    }
+
+    /// What a pointer that stood in the context points to: one region a run, nothing if it is 0.
+    pub(super) fn pointed(&mut self, value: u64, len: u64, is: Region) -> Tag {
+        if value == 0 { NUMBER } else { self.section(value, len, is) }
     }
 
     /// A store to the context: how many bytes of the value are to be written, if any.
