@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what rebuilding the eBPF objects needs, on a bare Debian 12 with cargo: the distribution's newer rustc with
-# its core for BPF, and bpf-linker built against the LLVM of that rustc. Nothing else in this project needs it.
+# its core for BPF, bpf-linker built against the LLVM of that rustc, and clang 19 for the tests' objects in C. Nothing
+# else in this project needs it.
 #
 # Asks for root only for apt; about 80 s the first time, nothing the second time. Exit status 3: there is no way to
 # install packages here (no root, no sudo without a password, no package server).
@@ -84,6 +85,13 @@ if ! linker_is_there "$llvm"; then
     cargo install bpf-linker --version "$BPF_LINKER" --no-default-features --features "llvm-$llvm" --force)
   hash -r
   linker_is_there "$llvm" || { say "bpf-linker does not run, or not with LLVM $llvm" >&2; exit 1; }
+fi
+
+# The objects in C of skep-vm's tests: Debian's clang, and the kernel's headers that come with libc's.
+if ! command -v clang-19 >/dev/null || ! command -v llvm-strip-19 >/dev/null || ! [ -e /usr/include/linux/bpf.h ]; then
+  say "installing clang 19"
+  update_once
+  install_packages clang-19 llvm-19 libc6-dev
 fi
 
 say "$("$RUSTC" --version), LLVM $llvm, $(bpf-linker --version)"

@@ -77,6 +77,11 @@ impl Route {
         written(|out| self.builder().udp(sport, dport).write(out, &data(len)))
     }
 
+    /// A UDP datagram with these bytes of data.
+    pub fn udp_with(self, sport: u16, dport: u16, payload: &[u8]) -> Vec<u8> {
+        written(|out| self.builder().udp(sport, dport).write(out, payload))
+    }
+
     /// An ICMP echo request.
     pub fn echo(self, id: u16) -> Vec<u8> {
         written(|out| self.builder().icmpv4_echo_request(id, 1).write(out, &data(56)))

@@ -6,6 +6,7 @@
 
 pub mod alter;
 pub mod frame;
+pub mod fuzz;
 #[cfg(target_os = "linux")]
 pub mod kernel;
 #[cfg(target_os = "linux")]

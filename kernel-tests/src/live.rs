@@ -9,7 +9,9 @@ mod evidence;
 mod fabric;
 mod inspect;
 mod member;
+mod mirror;
 mod pod;
+mod process;
 mod record;
 mod traffic;
 mod walk;
@@ -20,13 +22,10 @@ use fabric::{Fabric, UPLINK, uplink_mac};
 use member::{Member, Plan};
 use pod::Pod;
 use record::Log;
-use skep_abi::Mac;
 use skep_abi::program::Object;
+use skep_agent::control::{Answer, Begin};
 use skep_agent_core::desired::{POD_DEVICE, VXLAN_DEVICE};
-use skep_agent_core::{
-    Action, Cluster, Config, Event, NodeEntry, NodeInfo, Performed, PodInfo, PodKey, Request, Step, Switches,
-    model,
-};
+use skep_agent_core::{Cluster, Event, NodeEntry, NodeInfo, PodInfo, PodKey, Request, Step, model};
 use skep_agent_linux::{Error, monotonic_ns, probe, set_offloads_off};
 use skep_manifest::{Loaded, Options};
 use skep_object::ObjectSet;
@@ -41,6 +40,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use walk::{Reader, Words};
+
+pub use process::{AGENT_ARGUMENT, agent_process};
 
 /// How long nothing must be seen until what has ended is taken to be over: longer than a delayed acknowledgement.
 const QUIET: Duration = Duration::from_millis(90);
@@ -64,6 +65,8 @@ const OFFERED: [Capability; 6] = [
 /// The running kernel.
 pub struct LiveWorld {
     objects: Arc<ObjectSet>,
+    /// Where the objects were read, if they are not the built-in ones.
+    folder: Option<PathBuf>,
     cluster: Option<Built>,
 }
 
@@ -89,6 +92,7 @@ impl LiveWorld {
     /// Where the kernel does not let this user load programs or make namespaces, and what to do then; and for objects
     /// that cannot be read.
     pub fn new(objects: Option<&Path>) -> Result<Self, SetupError> {
+        let folder = objects.map(Path::to_owned);
         let objects =
             ObjectSet::new(objects).map_err(|e| SetupError::input(Diagnostic::new(e.to_string())))?;
         let allowed = probe().and_then(|()| skep_agent_linux::Netns::new().map(drop));
@@ -96,7 +100,7 @@ impl LiveWorld {
             let help = "run it as root on a kernel with BPF, or without `--on kernel` in the simulator";
             SetupError::input(Diagnostic::new(e.to_string()).help(help))
         })?;
-        Ok(Self { objects: Arc::new(objects), cluster: None })
+        Ok(Self { objects: Arc::new(objects), folder, cluster: None })
     }
 
     fn built(&mut self) -> Result<&mut Built, SetupError> {
@@ -117,17 +121,14 @@ fn pod_key(name: &str) -> Result<PodKey, SetupError> {
     PodKey::parse(name).ok_or_else(|| SetupError::Refused(format!("{name}: a pod is named NAMESPACE/NAME")))
 }
 
-fn config(node: &NodeInfo, network: &Network, objects: &ObjectSet) -> Config {
-    Config {
+fn begin(node: &NodeInfo, network: &Network) -> Begin {
+    Begin {
         node: node.name.clone(),
         uplink: UPLINK.to_owned(),
-        uplink_mac: Mac::from_octets(uplink_mac(node.address)),
-        objects: Object::ALL.iter().map(|o| (*o, objects.sha256(*o))).collect(),
-        switches: Switches {
-            tunnel_port: network.tunnel_port,
-            mtu: u32::from(network.mtu),
-            endpoint_routes: network.endpoint_routes,
-        },
+        uplink_mac: uplink_mac(node.address),
+        tunnel_port: network.tunnel_port,
+        mtu: u32::from(network.mtu),
+        endpoint_routes: network.endpoint_routes,
     }
 }
 
@@ -144,10 +145,10 @@ impl World for LiveWorld {
             .map(|n| NodeEntry { name: n.name.clone(), address: n.address, pod_cidr: n.pod_cidr })
             .collect();
         let (cluster, steps) = Cluster::build(&nodes, &manifests).map_err(SetupError::from)?;
-        let mut built = Built::new(cluster, &self.objects, spec).map_err(refused)?;
+        let mut built = Built::new(cluster, self, spec).map_err(refused)?;
         for index in 0..built.members.len() {
-            let performed = built.members[index].call(member::Site::begin);
-            built.done(index, performed)?;
+            let answer = built.members[index].call(member::Site::begin).map_err(refused)?;
+            built.done(index, answer)?;
         }
         built.tell(steps)?;
         built.settle();
@@ -183,7 +184,7 @@ impl World for LiveWorld {
 
 impl Built {
     /// Namespaces and threads; no agent has begun.
-    fn new(cluster: Cluster, objects: &Arc<ObjectSet>, spec: &ClusterSpec) -> Result<Self, Error> {
+    fn new(cluster: Cluster, world: &LiveWorld, spec: &ClusterSpec) -> Result<Self, Error> {
         let mut fabric = Fabric::new()?;
         let log = Arc::new(Log::default());
         let drops = DropWatch::start(Arc::clone(&log))?;
@@ -191,8 +192,14 @@ impl Built {
         for (index, node) in cluster.nodes().values().enumerate() {
             let netns = fabric.plug_in(node, u32::from(spec.network.mtu))?;
             drops.watch(&netns, index, None)?;
-            let (config, log) = (config(node, &spec.network, objects), Arc::clone(&log));
-            members.push(Member::start(Plan { index, netns, objects: Arc::clone(objects), config, log })?);
+            members.push(Member::start(Plan {
+                index,
+                netns,
+                objects: Arc::clone(&world.objects),
+                folder: world.folder.clone(),
+                begin: begin(node, &spec.network),
+                log: Arc::clone(&log),
+            })?);
         }
         Ok(Self {
             flows: Vec::new(),
@@ -247,54 +254,36 @@ impl Built {
             }
             _ => {}
         }
-        let performed = self.members[index].call(move |site| site.handle(event));
-        self.done(index, performed)?;
+        let answer = self.members[index].call(move |site| site.handle(event)).map_err(refused)?;
+        self.done(index, answer)?;
         if let Some(pod) = deleted {
             self.pods.remove(&pod);
-            self.members[index].call(move |site| site.remove_namespace(&pod.to_string()));
+            let removed = self.members[index].call(move |site| site.remove_namespace(&pod.to_string()));
+            removed.map_err(refused)?;
         }
         Ok(())
     }
 
     /// Starts pods that became ready; an action that was refused is the World's failure.
-    fn done(&mut self, index: usize, performed: Vec<Performed>) -> Result<(), SetupError> {
+    fn done(&mut self, index: usize, answer: Answer) -> Result<(), SetupError> {
         let member = &self.members[index];
-        let mut wrong = Vec::new();
-        for done in performed {
-            match (&done.action, &done.result) {
-                (action, Err(e)) => wrong.push(format!("{}: {action:?}: {e}", member.name)),
-                (Action::EndpointReady { endpoint }, Ok(_)) => {
-                    let endpoint = *endpoint;
-                    let pod = member.call(move |site| site.agent.pod_of(endpoint).cloned());
-                    let known =
-                        pod.and_then(|key| Some((self.pods.get_mut(&key)?, self.cluster.pods().get(&key)?)));
-                    if let Some((pod, info)) = known {
-                        pod.start(&info.ports).map_err(refused)?;
-                    }
-                }
-                (Action::CreateDevice { link, .. }, Ok(_)) if link.name == VXLAN_DEVICE => {
-                    member.call(|_| set_offloads_off(VXLAN_DEVICE)).map_err(refused)?;
-                }
-                _ => {}
+        if let Some(why) = answer.refused.first() {
+            return Err(SetupError::Refused(format!("{}: {why}", member.name)));
+        }
+        if answer.made.iter().any(|device| device == VXLAN_DEVICE) {
+            member.call(|_| set_offloads_off(VXLAN_DEVICE)).map_err(refused)?;
+        }
+        for endpoint in answer.ready {
+            let pod = member.call(move |site| site.agent.pod_of(endpoint).cloned());
+            let known = pod.and_then(|key| Some((self.pods.get_mut(&key)?, self.cluster.pods().get(&key)?)));
+            if let Some((pod, info)) = known {
+                pod.start(&info.ports).map_err(refused)?;
             }
-        }
-        match wrong.first() {
-            Some(first) => Err(SetupError::Refused(first.clone())),
-            None => Ok(()),
-        }
-    }
-
-    /// Lets agents do what is due by itself.
-    fn tick(&mut self) -> Result<(), SetupError> {
-        for index in 0..self.members.len() {
-            let performed = self.members[index].call(member::Site::tick);
-            self.done(index, performed)?;
         }
         Ok(())
     }
 
     fn change(&mut self, change: &Change) -> Result<(), SetupError> {
-        self.tick()?;
         let steps = match change {
             Change::Apply(paths) => {
                 let objects = load(paths, &self.ignore_kinds)?;
@@ -321,8 +310,8 @@ impl Built {
 
     fn restart(&mut self, node: &str) -> Result<(), SetupError> {
         let index = self.index_of(node)?;
-        let performed = self.members[index].call(member::Site::restart).map_err(refused)?;
-        self.done(index, performed)?;
+        let answer = self.members[index].call(member::Site::restart).map_err(refused)?;
+        self.done(index, answer)?;
         for step in self.cluster.replay(node) {
             let event = match step {
                 Step::Broadcast(change) => Event::Resource(change),
@@ -334,7 +323,6 @@ impl Built {
     }
 
     fn start(&mut self, stimulus: &Stimulus, until: Until) -> Result<FlowId, SetupError> {
-        self.tick()?;
         let from = pod_key(stimulus.from())?;
         let to = match stimulus {
             Stimulus::Http { to, .. }
@@ -355,7 +343,6 @@ impl Built {
     }
 
     fn resume(&mut self, id: FlowId, until: Until) -> Result<Evidence, SetupError> {
-        self.tick()?;
         let number = id.0 as usize;
         if number >= self.flows.len() {
             return Err(SetupError::Refused(format!("flow {} was not started", id.0)));

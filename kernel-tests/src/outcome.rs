@@ -25,7 +25,7 @@ pub struct Context {
 }
 
 /// What a run left behind.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Outcome {
     /// What the program returned.
     pub return_value: i32,

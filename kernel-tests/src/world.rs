@@ -118,7 +118,8 @@ impl Default for State {
 }
 
 impl State {
-    fn with(mut self, map: Place, key: &[u8], value: &[u8]) -> Self {
+    /// With an entry, in the place of one of the same key.
+    pub fn with(mut self, map: Place, key: &[u8], value: &[u8]) -> Self {
         self.0.retain(|e| e.map != map || e.key != key);
         self.0.push(Entry { map, key: key.to_vec(), value: value.to_vec() });
         self

@@ -5,6 +5,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    if let Some(status) = skep_live::live::agent_process() {
+        return status;
+    }
     let mut arguments = Arguments::from_args();
     // What is left over can be told only while nobody else is at work, and a busy machine is a slow network.
     arguments.test_threads = Some(1);
@@ -23,7 +27,7 @@ fn main() -> ExitCode {
 #[cfg(target_os = "linux")]
 mod kernel {
     use super::{ExitCode, Failed, Trial};
-    use skep_live::live::LiveWorld;
+    use skep_live::live::{AGENT_ARGUMENT, LiveWorld};
     use skep_scenario::plan::{Plan, PlanOptions};
     use skep_scenario::report::Status;
     use skep_scenario::run::{RunOptions, Silent, run};
@@ -75,6 +79,8 @@ mod kernel {
         namespaces: BTreeSet<String>,
         mounts: String,
         devices: BTreeSet<String>,
+        /// Processes that serve a node.
+        agents: BTreeSet<String>,
     }
 
     fn traces() -> Result<Traces, Failed> {
@@ -83,7 +89,12 @@ mod kernel {
             entries.flatten().map(|e| e.path()).collect()
         };
         let mut namespaces = BTreeSet::new();
+        let mut agents = BTreeSet::new();
         for process in list("/proc") {
+            let line = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+            if line.contains(AGENT_ARGUMENT) {
+                agents.insert(process.display().to_string());
+            }
             for thread in list(&process.join("task").to_string_lossy()) {
                 for kind in ["ns/net", "ns/mnt"] {
                     let name = std::fs::read_link(thread.join(kind)).ok();
@@ -94,7 +105,7 @@ mod kernel {
         let devices = list("/sys/class/net").iter().map(|p| p.display().to_string()).collect();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
         let links = skep_agent_linux::link_ids()?.into_iter().collect();
-        Ok(Traces { links, namespaces, mounts, devices })
+        Ok(Traces { links, namespaces, mounts, devices, agents })
     }
 
     /// The kernel clears away behind one's back: until nothing is more than it was.
@@ -104,7 +115,8 @@ mod kernel {
             let now = traces()?;
             let links: Vec<_> = now.links.difference(&before.links).collect();
             let namespaces: Vec<_> = now.namespaces.difference(&before.namespaces).collect();
-            let clear = links.is_empty() && namespaces.is_empty();
+            let agents = now.agents.is_subset(&before.agents);
+            let clear = links.is_empty() && namespaces.is_empty() && agents;
             if clear && now.mounts == before.mounts && now.devices == before.devices {
                 return Ok(());
             }
@@ -166,6 +178,9 @@ mod kernel {
         ready.map_err(|e| format!("the child ended before its cluster stood: {e}"))?;
         if during.links == before.links || during.namespaces == before.namespaces {
             return Err("the check sees nothing of a cluster that stands".into());
+        }
+        if during.agents.difference(&before.agents).count() < 2 {
+            return Err(format!("two nodes have two agents, each a process: {:?}", during.agents).into());
         }
         cleared(&before, CLEARED)
     }

@@ -4,7 +4,15 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 
+#[cfg(target_os = "linux")]
+#[path = "third_party/connect.rs"]
+mod connect;
+
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    if let Some(code) = connect::child() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     match kernel::open() {
@@ -12,6 +20,12 @@ fn main() -> ExitCode {
         Ok(()) => {
             trials.push(Trial::test("legacy", || kernel::compare("legacy", &["entry"])));
             trials.push(Trial::test("nested", || kernel::compare("nested", &["nested"])));
+            trials.push(Trial::test("policy", || kernel::compare("policy", &["policy"])));
+            #[cfg(target_os = "linux")]
+            match connect::mount() {
+                Some(_) => trials.push(Trial::test("connect", connect::compare)),
+                None => println!("SKIP connect-on-cgroup: cgroup2"),
+            }
             trials.push(Trial::test("balancer", || kernel::compare("balancer", &["balancer"])));
         }
     }
@@ -22,7 +36,7 @@ fn main() -> ExitCode {
 #[cfg(target_os = "linux")]
 mod kernel {
     use super::Failed;
-    use skep_agent_linux::{RawMap, RawProgram, RawShape, probe};
+    use skep_agent_linux::{RawMap, RawProgram, RawShape, probe, stay_on_cpu};
     use skep_vm::{
         EngineKind, Environment, Kernel, KernelConfig, LoadSpec, Loaded, MapDef, MapId, Object, TestError,
         TestInput, UpdateMode,
@@ -37,7 +51,7 @@ mod kernel {
         probe().map_err(|e| e.missing_capability().unwrap_or("bpf"))
     }
 
-    struct World;
+    pub(super) struct World;
 
     impl Environment for World {
         fn now_ns(&mut self) -> u64 {
@@ -50,11 +64,11 @@ mod kernel {
     }
 
     /// An object in the running kernel.
-    struct InKernel {
-        maps: BTreeMap<String, RawMap>,
-        programs: BTreeMap<String, RawProgram>,
+    pub(super) struct InKernel {
+        pub(super) maps: BTreeMap<String, RawMap>,
+        pub(super) programs: BTreeMap<String, RawProgram>,
         /// Each data section is an array of one value.
-        _data: Vec<RawMap>,
+        data: Vec<RawMap>,
     }
 
     fn shape(def: &MapDef) -> RawShape {
@@ -68,8 +82,25 @@ mod kernel {
         }
     }
 
+    /// Where a program is to be attached, if the kernel wants to know it when it loads the program
+    /// (`enum bpf_attach_type`).
+    pub(super) fn hook(object: &Object, program: &str) -> u32 {
+        match object.section(program) {
+            Some("cgroup/connect4") => 10,
+            Some("cgroup/getpeername4") => 29,
+            _ => 0,
+        }
+    }
+
+    /// Where a program's functions begin.
+    fn functions(object: &Object, program: &str) -> Vec<u32> {
+        let count = object.instruction_count(program).unwrap_or(0);
+        let of = |at: usize| object.function_of(program, at);
+        (0..count).filter(|at| *at == 0 || of(*at) != of(at - 1)).map(|at| at as u32).collect()
+    }
+
     impl InKernel {
-        fn load(object: &Object) -> Result<Self, Failed> {
+        pub(super) fn load(object: &Object) -> Result<Self, Failed> {
             let mut maps = BTreeMap::new();
             let refused = |name: &str, number| Failed::from(format!("map {name}: {number:?}"));
             for def in object.maps() {
@@ -105,7 +136,8 @@ mod kernel {
                 }
                 let kind = object.kind(name).ok_or("of no kind")?.number();
                 let program =
-                    RawProgram::load(kind, 0, &code).map_err(|(e, log)| format!("{name}: {e:?}\n{log}"))?;
+                    RawProgram::load_functions(kind, hook(object, name), &code, &functions(object, name))
+                        .map_err(|(e, log)| format!("{name}: {e:?}\n{log}"))?;
                 programs.insert(name.to_owned(), program);
             }
             for value in object.initial_values() {
@@ -115,13 +147,31 @@ mod kernel {
                 let done = maps[&value.map].update(&value.slot.to_le_bytes(), &target.to_le_bytes(), 0);
                 done.map_err(|e| refused(&value.map, e))?;
             }
-            Ok(Self { maps, programs, _data: data })
+            Ok(Self { maps, programs, data })
         }
     }
 
     /// What both need in their maps: name, key, value.
     fn state(name: &str) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
         match name {
+            "policy" => {
+                let prefix = |bits: u32, address: [u8; 4]| [bits.to_le_bytes(), address].concat();
+                let group = |number: u32| number.to_le_bytes().to_vec();
+                // from, to, protocol, allow, hits
+                let rule = |from: u16, to: u16, protocol: u8, allow: u8| {
+                    [&from.to_be_bytes()[..], &to.to_be_bytes(), &[protocol, allow, 0, 0]].concat()
+                };
+                vec![
+                    ("groups", prefix(8, [10, 0, 0, 0]), group(7)),
+                    ("groups", prefix(9, [10, 128, 0, 0]), group(0)),
+                    ("groups", prefix(12, [10, 192, 0, 0]), group(9)),
+                    ("groups", prefix(25, [10, 1, 0, 128]), group(0)),
+                    ("rules_of_web", 0u32.to_le_bytes().to_vec(), rule(80, 81, 6, 1)),
+                    ("rules_of_web", 1u32.to_le_bytes().to_vec(), rule(82, 82, 6, 0)),
+                    ("rules_of_web", 5u32.to_le_bytes().to_vec(), rule(80, 90, 17, 1)),
+                    ("rules_of_none", 7u32.to_le_bytes().to_vec(), rule(84, 84, 1, 1)),
+                ]
+            }
             "nested" => vec![("inner", vec![0; 4], 77u32.to_le_bytes().to_vec())],
             "balancer" => {
                 let vip = |port: u16| [&[10, 0, 0, 2][..], &port.to_be_bytes(), &6u16.to_le_bytes()].concat();
@@ -171,6 +221,8 @@ mod kernel {
             .join("../simulator/vm/tests/objects")
             .join(format!("{name}.o"));
         let object = Object::parse(&std::fs::read(path)?)?;
+        // Counters of a CPU are added up by programs.
+        stay_on_cpu(0)?;
         let real = InKernel::load(&object)?;
         let mut kernel =
             Kernel::new(&KernelConfig { engine: EngineKind::Checked, ..KernelConfig::default() });
@@ -185,6 +237,7 @@ mod kernel {
                 one(&real, &mut kernel, &loaded, &object, program, n, &frame)?;
             }
         }
+        same_data(&real, &kernel, &loaded, &object)?;
         same_maps(&real, &kernel, &loaded, &object)
     }
 
@@ -223,8 +276,31 @@ mod kernel {
         Ok(())
     }
 
+    /// What programs have left in the object's globals.
+    pub(super) fn same_data(
+        real: &InKernel,
+        kernel: &Kernel,
+        loaded: &Loaded,
+        object: &Object,
+    ) -> Result<(), Failed> {
+        for ((name, bytes), map) in object.data().zip(&real.data) {
+            let mut theirs = vec![0; bytes.len().next_multiple_of(8)];
+            map.lookup(&[0; 4], 0, &mut theirs).map_err(|e| format!("{name}: {e:?}"))?;
+            let ours = kernel.data(loaded, object, name).ok_or("no such section")?;
+            if ours != theirs[..bytes.len()] {
+                return Err(format!("{name}: {ours:x?}, kernel {theirs:x?}").into());
+            }
+        }
+        Ok(())
+    }
+
     /// Every entry of the vm stands in the kernel's map, and there are as many; of per-CPU values the sum of words.
-    fn same_maps(real: &InKernel, kernel: &Kernel, loaded: &Loaded, object: &Object) -> Result<(), Failed> {
+    pub(super) fn same_maps(
+        real: &InKernel,
+        kernel: &Kernel,
+        loaded: &Loaded,
+        object: &Object,
+    ) -> Result<(), Failed> {
         for def in object.maps() {
             let sum = |values: &mut dyn Iterator<Item = &[u8]>| -> u64 {
                 let words = values.flat_map(|v| v.chunks_exact(8));

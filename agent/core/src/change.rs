@@ -2,6 +2,7 @@
 
 use crate::policy::{Policy, PolicyKey};
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 pub type Labels = BTreeMap<String, String>;
 
 /// Names a pod.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PodKey {
     /// The namespace.
     pub namespace: String,
@@ -45,7 +46,7 @@ impl fmt::Debug for PodKey {
 }
 
 /// A node of the cluster.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeInfo {
     /// Its name.
     pub name: String,
@@ -63,7 +64,7 @@ impl NodeInfo {
 }
 
 /// A transport protocol of policies and container ports, with IANA's number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Protocol {
     /// TCP.
@@ -113,7 +114,7 @@ pub type NamedPorts = BTreeMap<(String, Protocol), u16>;
 ///
 /// Named ports belong to it, since a policy about a named port must tell pods apart that number it differently; in
 /// Cilium they do not, and such a policy opens the ports of all of them.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct IdentityLabels {
     /// The pod's namespace.
     pub namespace: String,
@@ -124,6 +125,7 @@ pub struct IdentityLabels {
     /// The pod's own labels.
     pub labels: Labels,
     /// The pod's named ports.
+    #[serde(with = "pairs")]
     pub named_ports: NamedPorts,
 }
 
@@ -143,7 +145,7 @@ impl IdentityLabels {
 }
 
 /// An identity of the cluster.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Identity {
     /// Its number, from 256.
     pub id: u32,
@@ -152,7 +154,7 @@ pub struct Identity {
 }
 
 /// A pod as every agent sees it (Cilium's CiliumEndpoint). Pods in the node's own network namespace are not told.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PodAt {
     /// Its name.
     pub key: PodKey,
@@ -165,7 +167,7 @@ pub struct PodAt {
 }
 
 /// A change of the cluster's state.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Change {
     /// A node is there, or is another than before.
     Node(NodeInfo),
@@ -189,7 +191,7 @@ pub enum Change {
 }
 
 /// What a kubelet asks of its node's agent, through the CNI plugin.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Connect a pod's namespace to the network.
     Add(EndpointRequest),
@@ -201,7 +203,7 @@ pub enum Request {
 }
 
 /// A pod's namespace that is to be connected.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EndpointRequest {
     /// The endpoint's id, unique on its node: its slot in `skep_call_policy`.
     pub endpoint: u16,
@@ -225,4 +227,18 @@ pub enum Step {
         /// What its kubelet asks.
         request: Request,
     },
+}
+
+/// Named ports as a list: not every format takes keys that are no text.
+mod pairs {
+    use super::NamedPorts;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(ports: &NamedPorts, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(ports)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<NamedPorts, D::Error> {
+        Vec::deserialize(from).map(|all| all.into_iter().collect())
+    }
 }

@@ -25,7 +25,7 @@ pub use change::{
     Change, ContainerPort, EndpointRequest, Identity, IdentityLabels, Labels, NamedPorts, NodeInfo, PodAt,
     PodKey, Protocol, Request, Step,
 };
-pub use cluster::{Cluster, NodeEntry, PodInfo};
+pub use cluster::{Cluster, Given, GivenPod, NodeEntry, PodInfo};
 pub use desired::{Config, Switches};
 pub use explain::Explanation;
 pub use model::{

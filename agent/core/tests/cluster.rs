@@ -252,3 +252,48 @@ fn a_change_with_an_error_changes_nothing() {
     assert_eq!(pods(&cluster), before);
     assert!(cluster.delete(&objects("apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n")).is_err());
 }
+
+/// A new process that reads the same files must not number the pods of a cluster with a history anew.
+#[test]
+fn what_was_given_outlives_who_gave_it() {
+    let pod = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\n\
+             spec: {{containers: [{{name: c, image: c, ports: [{{containerPort: 80, name: http}}]}}]}}\n"
+        )
+    };
+    let text = |names: &[&str]| names.iter().map(|n| pod(n)).collect::<String>();
+    let mut cluster = build(&text(&["a", "b", "c"]));
+    cluster.replace(&objects(&text(&["b", "c", "d"]))).expect("it is right");
+    cluster.replace(&objects(&text(&["d", "c", "b", "e"]))).expect("it is right");
+
+    let json = serde_json::to_string(&cluster.given()).expect("it is data");
+    assert_eq!(
+        serde_json::from_str::<skep_agent_core::Given>(&json).expect("its own words"),
+        cluster.given()
+    );
+    let last = objects(&text(&["d", "c", "b", "e"]));
+    let anew = Cluster::build(&two_nodes(), &last).expect("it is right").0;
+    assert_ne!(pods(&anew), pods(&cluster), "without what was given, numbers are others");
+    let (resumed, steps) = Cluster::resume(&cluster.given(), &two_nodes(), &last).expect("it is right");
+    assert_eq!(pods(&resumed), pods(&cluster));
+    assert_eq!(resumed.identities(), cluster.identities());
+    assert_eq!(resumed.given(), cluster.given());
+    let all: Vec<Step> = ["ubuntu-dev2", "ubuntu-dev3"].iter().flat_map(|n| cluster.replay(n)).collect();
+    assert!(steps.iter().all(|s| all.contains(s)), "an agent is told what one of the old cluster would be");
+    assert_eq!(steps.last(), Some(&Step::Broadcast(Change::Synced)));
+}
+
+#[test]
+fn what_cannot_have_been_given_is_not_kept() {
+    let mut given = build(CURL_AND_HTTPBIN).given();
+    let right = given.clone();
+    let mut twice = given.pods[0].clone();
+    twice.key = PodKey::new("default", "twin");
+    given.pods.push(twice);
+    given.pods.push(skep_agent_core::GivenPod { endpoint: 0, ..given.pods[0].clone() });
+    given.identities.push(skep_agent_core::Identity { id: 1, labels: given.identities[0].labels.clone() });
+    let (resumed, _) =
+        Cluster::resume(&given, &two_nodes(), &objects(CURL_AND_HTTPBIN)).expect("it is right");
+    assert_eq!(resumed.given(), right);
+}

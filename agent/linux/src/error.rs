@@ -54,6 +54,18 @@ pub enum Error {
         /// The version of this build.
         version: u32,
     },
+    /// An agent is at work on this node.
+    #[error("{}: an agent of this node is at work. Stop it first", path.display())]
+    Busy {
+        /// What it holds.
+        path: std::path::PathBuf,
+    },
+    /// Where pins should be there is another file system.
+    #[error("{}: no BPF file system is mounted there. Mount one: mount -t bpf bpffs {}", path.display(), path.display())]
+    NoBpffs {
+        /// Where it should be.
+        path: std::path::PathBuf,
+    },
     /// Another call to the kernel failed.
     #[error("{what}: {source}")]
     Kernel {

@@ -14,11 +14,11 @@ mod report;
 pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    DropMonitor, Entry, Events, FoundDevice, FoundRoute, LinkInfo, LinuxNode, Loaded, Map, MapShape, Netlink,
-    Netns, NewEnd, PerfReader, Program, Ran, RawMap, RawProgram, RawRan, RawShape, SkbContext, Spec,
-    StackDrop, Statistics, Tap, TappedFrame, TcxHook, TcxLink, Watched, clean, hear_icmp_errors,
-    kernel_release, link_ids, load, monotonic_ns, mount_bpffs, possible_cpus, private_mounts, probe,
-    set_offloads_off, shapes, stay_on_cpu, unpin,
+    DropMonitor, Entry, Events, FoundDevice, FoundRoute, FrameSender, LinkInfo, LinuxNode, Loaded, Map,
+    MapShape, Netlink, Netns, NewEnd, NodeLock, PerfReader, Program, Ran, RawMap, RawProgram, RawRan,
+    RawShape, Signal, Signals, SkbContext, Spec, StackDrop, Statistics, Tap, TappedFrame, TcxHook, TcxLink,
+    Watched, Woken, clean, hear_icmp_errors, kernel_release, link_ids, load, monotonic_ns, mount_bpffs,
+    possible_cpus, private_mounts, probe, set_offloads_off, shapes, stay_on_cpu, unpin,
 };
 pub use report::{ObjectReport, ProgramReport, Report, Verdict};
 

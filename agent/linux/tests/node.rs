@@ -10,8 +10,8 @@ use skep_agent_core::{
     NodeInfo, Performed, PodAt, PodKey, Request, Switches, Time, diff, drive, start,
 };
 use skep_agent_linux::{
-    Error, LinuxNode, Netlink, Netns, NewEnd, clean, link_ids, monotonic_ns, mount_bpffs, private_mounts,
-    probe,
+    Error, LinuxNode, Netlink, Netns, NewEnd, NodeLock, clean, link_ids, monotonic_ns, mount_bpffs,
+    private_mounts, probe,
 };
 use skep_object::ObjectSet;
 use std::io::Write as _;
@@ -174,5 +174,35 @@ fn pins_of_another_layout_are_refused_with_what_to_do() {
         assert!(refused.to_string().contains("skep clean"), "{refused}");
         clean(Path::new(BPFFS)).expect("clean knows every version");
         node();
+    });
+}
+
+#[test]
+fn what_is_remembered_is_replaced_at_once_and_goes_with_the_rest() {
+    on_a_node(|| {
+        let first = node();
+        assert_eq!(first.remembered("cluster").expect("it can be asked"), None);
+        for bytes in [&b"one"[..], b"another, and longer"] {
+            first.remember("cluster", bytes).expect("it can be pinned");
+            assert_eq!(node().remembered("cluster").expect("another agent asks").as_deref(), Some(bytes));
+        }
+        clean(Path::new(BPFFS)).expect("it can be removed");
+        assert_eq!(node().remembered("cluster").expect("it can be asked"), None);
+    });
+}
+
+#[test]
+fn a_node_is_locked_by_one() {
+    on_a_node(|| {
+        let bpffs = Path::new(BPFFS);
+        drop(NodeLock::take(bpffs).expect("nothing is there to lock"));
+        node();
+        let lock = NodeLock::take(bpffs).expect("nobody has it");
+        assert!(matches!(NodeLock::take(bpffs), Err(Error::Busy { .. })));
+        assert!(matches!(clean(bpffs), Err(Error::Busy { .. })), "an agent would make it all anew");
+        drop(lock);
+        clean(bpffs).expect("nobody has it any more");
+        let elsewhere = LinuxNode::new(objects(), Path::new("/tmp")).expect_err("that is no bpffs");
+        assert!(elsewhere.to_string().contains("mount -t bpf bpffs /tmp"), "{elsewhere}");
     });
 }

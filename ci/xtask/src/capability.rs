@@ -9,6 +9,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("bpf", "the kernel has bpf(2) and the user may load programs"),
     ("apt", "packages can be installed: apt-get update works, as root or through sudo"),
     ("bpf-toolchain", "rustc with a core for bpfel, and bpf-linker (ci/toolchain.sh)"),
+    ("cgroup2", "a hierarchy of control groups, version 2, is mounted"),
     ("rustfmt", "cargo fmt"),
     ("clippy", "cargo clippy"),
 ];
@@ -21,6 +22,7 @@ pub(crate) fn is_there(name: &str) -> Option<bool> {
         "bpf" => bpf(),
         "apt" => Some(apt()),
         "bpf-toolchain" => Some(crate::ebpf::toolchain_is_there()),
+        "cgroup2" => Some(cgroup2()),
         "rustfmt" => Some(succeeds("cargo", &["fmt", "--version"])),
         "clippy" => Some(succeeds("cargo", &["clippy", "--version"])),
         _ => None,
@@ -39,6 +41,11 @@ fn apt() -> bool {
     } else {
         succeeds("sudo", &[&["-n"], &UPDATE[..]].concat())
     }
+}
+
+fn cgroup2() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().any(|l| l.split(' ').nth(2) == Some("cgroup2"))
 }
 
 /// A line of /proc/self/status.

@@ -3,6 +3,7 @@
 //! Knows the workspace's folders and tools. Does not know the datapath, and depends on no crate of ours, so that it
 //! still builds when they do not.
 
+mod c_objects;
 mod capability;
 mod command;
 mod ebpf;
@@ -55,6 +56,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Builds the objects in C of skep-vm's tests with clang 19 (needs ci/toolchain.sh)
+    CObjects {
+        /// Build elsewhere and compare with the committed objects instead
+        #[arg(long)]
+        check: bool,
+    },
     /// Every program and packet table on other kernels, in QEMU (`cargo xtask kernels --help`)
     #[command(disable_help_flag = true)]
     Kernels {
@@ -75,6 +82,7 @@ fn main() -> ExitCode {
         Task::Skips { logs } => skips::check_files(&logs),
         Task::Ebpf { check: false } => ebpf::build(),
         Task::Ebpf { check: true } => ebpf::check(),
+        Task::CObjects { check } => c_objects::build(check),
         Task::Kernels { arguments } => kernels::kernels(&arguments),
     };
     match outcome {

@@ -4,6 +4,8 @@
 //! object holds (`skep-abi` says what it must) nor how one is built (`cargo xtask ebpf`, which writes the folder
 //! `objects` beside this file). The objects are never edited or merged.
 
+pub mod verified;
+
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -34,7 +36,8 @@ pub fn sha256(object: Object) -> String {
     hex_sha256(bytes(object))
 }
 
-fn hex_sha256(bytes: &[u8]) -> String {
+/// The SHA-256 of any bytes, in 64 lower-case hexadecimal digits.
+pub fn hex_sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 

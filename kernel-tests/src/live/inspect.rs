@@ -17,7 +17,7 @@ impl Tables for Site {
     type Error = Error;
 
     fn entries(&self, map: &str) -> Result<Option<Vec<Entry>>, Error> {
-        self.node.map(map).map(|map| map.entries()).transpose()
+        self.node.pinned_map(map)?.map(|map| map.entries()).transpose()
     }
 
     fn identity(&self, number: u32, ip: Option<Ipv4Addr>) -> Identity {
@@ -34,7 +34,7 @@ pub(super) fn endpoints(site: &Site, pods: &[PodInfo]) -> Vec<EndpointRow> {
             id: pod.endpoint,
             address: IpAddr::V4(pod.ip),
             identity: site.identity(pod.identity, Some(pod.ip)),
-            ready: site.node.ready().contains(&pod.endpoint),
+            ready: site.ready.contains(&pod.endpoint),
         })
         .collect();
     rows.sort();

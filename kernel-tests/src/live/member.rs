@@ -1,19 +1,24 @@
-//! A node of the cluster: a thread in namespaces of its own, its agent, and all that is recorded there.
+//! A node of the cluster: a thread in namespaces of its own, its agent's process in the same, and all that is recorded
+//! there.
 //!
-//! The thread, and with it everything that the agent makes, ends with this process, however it ends: its network
-//! namespace and its mounts have no name, and what is pinned is pinned in a mount that nobody else has.
+//! Thread and process, and with them everything that the agent makes, end with this process, however it ends: the network
+//! namespace and the mounts have no name, and what is pinned is pinned in a mount that nobody else has.
 
+use super::mirror;
+use super::process::Process;
 use super::record::{Log, Record, What, whole};
 use super::walk::ends_of;
 use skep_abi::event::Event as DatapathEvent;
 use skep_abi::map::{EVENTS, METRIC_INGRESS};
+use skep_agent::control::{Answer, Begin, Order};
 use skep_agent_core::desired::POD_DEVICE;
-use skep_agent_core::{Agent, Config, Event, Link, Performed, Time, drive, start};
-use skep_agent_linux::{Error, LinuxNode, Netns, PerfReader, Tap, monotonic_ns, mount_bpffs, private_mounts};
+use skep_agent_core::{Agent, Event, Link};
+use skep_agent_linux::{Error, LinuxNode, Map, Netns, PerfReader, Tap, mount_bpffs, private_mounts};
 use skep_object::ObjectSet;
 use skep_scenario::{Fact, FrameView, Tables};
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -34,17 +39,25 @@ pub(super) struct Plan {
     pub(super) index: usize,
     pub(super) netns: Netns,
     pub(super) objects: Arc<ObjectSet>,
-    pub(super) config: Config,
+    /// Where the agent reads the same objects; the built-in ones if nowhere.
+    pub(super) folder: Option<PathBuf>,
+    pub(super) begin: Begin,
     pub(super) log: Arc<Log>,
 }
 
 /// What the node's thread has.
 pub(super) struct Site {
+    /// Looked at only: the agent's process changes it.
     pub(super) node: LinuxNode,
+    /// Thinks what the node's agent thinks.
     pub(super) agent: Agent,
+    /// Endpoints whose pods may start.
+    pub(super) ready: BTreeSet<u16>,
+    process: Process,
     plan: Plan,
     namespaces: BTreeMap<String, Netns>,
-    perf: Option<PerfReader>,
+    /// Rings stay in the map of events only as long as the descriptor through which they came there.
+    perf: Option<(Map, PerfReader)>,
     taps: Vec<PodTap>,
     sequence: u64,
 }
@@ -66,7 +79,7 @@ pub(super) struct Member {
 impl Member {
     /// Makes the node's thread; its agent has not begun.
     pub(super) fn start(plan: Plan) -> Result<Self, Error> {
-        let name = plan.config.node.clone();
+        let name = plan.begin.node.clone();
         let (jobs, work) = channel::<Job>();
         let (tell, told) = channel();
         let thread = std::thread::spawn(move || match Site::new(plan) {
@@ -113,9 +126,12 @@ impl Site {
         private_mounts()?;
         plan.netns.enter()?;
         mount_bpffs(Path::new(BPFFS))?;
+        let mut node = LinuxNode::new(Arc::clone(&plan.objects), Path::new(BPFFS))?;
         Ok(Self {
-            node: LinuxNode::new(Arc::clone(&plan.objects), Path::new(BPFFS))?,
-            agent: Agent::new(plan.config.clone()),
+            agent: mirror::begin(plan.begin.config(&plan.objects), &mut node),
+            node,
+            ready: BTreeSet::new(),
+            process: agent_of(&plan)?,
             plan,
             namespaces: BTreeMap::new(),
             perf: None,
@@ -136,57 +152,63 @@ impl Site {
         }
     }
 
-    fn now() -> Time {
-        Time::from_nanos(monotonic_ns())
-    }
-
     /// Lets the agent begin: it takes the node's inventory.
-    pub(super) fn begin(&mut self) -> Vec<Performed> {
-        let performed = start(&mut self.agent, &mut self.node, Self::now());
-        self.listen();
-        performed
+    pub(super) fn begin(&mut self) -> Result<Answer, Error> {
+        let answer = self.process.order(&Order::Begin(self.plan.begin.clone()))?;
+        self.agent = mirror::begin(self.plan.begin.config(&self.plan.objects), &mut self.node);
+        self.done(answer)
     }
 
     /// Lets the agent handle an event.
-    pub(super) fn handle(&mut self, event: Event) -> Vec<Performed> {
-        let performed = drive(&mut self.agent, &mut self.node, Self::now(), event);
+    pub(super) fn handle(&mut self, event: Event) -> Result<Answer, Error> {
+        let order = match &event {
+            Event::Resource(change) => Order::Change(change.clone()),
+            Event::Endpoint(request) => Order::Endpoint(request.clone()),
+            // The agent hears of these from its own node.
+            Event::Found(_) | Event::Done(..) | Event::Tick => return Ok(Answer::default()),
+        };
+        let answer = self.process.order(&order)?;
+        self.node.find_links()?;
+        mirror::hear(&mut self.agent, &mut self.node, event);
+        self.done(answer)
+    }
+
+    fn done(&mut self, answer: Answer) -> Result<Answer, Error> {
+        self.ready.extend(&answer.ready);
         self.listen();
-        performed
+        Ok(answer)
     }
 
-    /// Lets the agent do what is due by itself.
-    pub(super) fn tick(&mut self) -> Vec<Performed> {
-        let due = self.agent.next_timer().is_some_and(|at| at <= Self::now());
-        if due { self.handle(Event::Tick) } else { Vec::new() }
-    }
-
-    /// A new agent in place of the old one, that knows only what it finds in the kernel; the datapath stays.
-    pub(super) fn restart(&mut self) -> Result<Vec<Performed>, Error> {
-        // Rings stay in the map of events only as long as the descriptor through which they came there.
+    /// Kills the agent in the middle of whatever it does. The next one knows only what it finds in the kernel.
+    pub(super) fn restart(&mut self) -> Result<Answer, Error> {
         self.drain();
-        self.perf = None;
-        self.node = LinuxNode::new(Arc::clone(&self.plan.objects), Path::new(BPFFS))?;
+        self.ready.clear();
+        // The old one is gone before the new one takes the node.
+        self.process.kill();
+        self.process = agent_of(&self.plan)?;
         for (name, netns) in &self.namespaces {
-            self.node.add_namespace(name, netns.try_clone()?)?;
+            refuse(self.process.order(&known(name, netns))?)?;
         }
-        self.agent = Agent::new(self.plan.config.clone());
-        Ok(self.begin())
+        self.begin()
     }
 
     /// A pod's namespace, made by who stands in for the container runtime.
     pub(super) fn add_namespace(&mut self, name: &str, netns: Netns) -> Result<(), Error> {
         let tap = netns.within(Tap::open)??;
         self.taps.push(PodTap { pod: name.to_owned(), tap });
-        self.namespaces.insert(name.to_owned(), netns.try_clone()?);
-        self.node.add_namespace(name, netns)
+        refuse(self.process.order(&known(name, &netns))?)?;
+        self.node.add_namespace(name, netns.try_clone()?)?;
+        self.namespaces.insert(name.to_owned(), netns);
+        Ok(())
     }
 
     /// The pod's namespace goes.
-    pub(super) fn remove_namespace(&mut self, name: &str) {
+    pub(super) fn remove_namespace(&mut self, name: &str) -> Result<(), Error> {
         self.drain();
         self.taps.retain(|t| t.pod != name);
         self.namespaces.remove(name);
         self.node.remove_namespace(name);
+        self.process.order(&Order::RemoveNamespace { name: name.to_owned() }).map(drop)
     }
 
     /// The names of devices by index, with the pod in front of a pod's.
@@ -200,11 +222,11 @@ impl Site {
     /// Opens the rings of the datapath's events, once there is a map for them.
     fn listen(&mut self) {
         if self.perf.is_none()
-            && let Some(map) = self.node.map(EVENTS.name)
+            && let Ok(Some(map)) = self.node.pinned_map(EVENTS.name)
         {
             match PerfReader::with_pages(&map, RING_PAGES) {
-                Ok(reader) => self.perf = Some(reader),
-                Err(e) => self.plan.log.complain(format!("{}: {e}", self.plan.config.node)),
+                Ok(reader) => self.perf = Some((map, reader)),
+                Err(e) => self.plan.log.complain(format!("{}: {e}", self.plan.begin.node)),
             }
         }
     }
@@ -217,10 +239,10 @@ impl Site {
 
     /// Takes all that was recorded since.
     pub(super) fn drain(&mut self) {
-        if let Some(perf) = &mut self.perf {
+        if let Some((_, perf)) = &mut self.perf {
             let found = perf.drain();
             if found.lost > 0 {
-                self.plan.log.complain(format!("{}: {} events were lost", self.plan.config.node, found.lost));
+                self.plan.log.complain(format!("{}: {} events were lost", self.plan.begin.node, found.lost));
             }
             for ((time_ns, cpu), bytes) in found.stamps.into_iter().zip(found.events) {
                 self.event(time_ns, cpu, &bytes);
@@ -251,7 +273,7 @@ impl Site {
 
     fn event(&mut self, time_ns: u64, cpu: u32, bytes: &[u8]) {
         let Some(event) = DatapathEvent::from_bytes(bytes) else {
-            self.plan.log.complain(format!("{}: an event of an unknown layout", self.plan.config.node));
+            self.plan.log.complain(format!("{}: an event of an unknown layout", self.plan.begin.node));
             return;
         };
         let (header, captured, len) = match &event {
@@ -272,5 +294,29 @@ impl Site {
             _ => None,
         };
         self.record(time_ns, What::Event { cpu, event, policy, bytes: frame, len: len as usize });
+    }
+}
+
+/// An agent's process in the namespaces of the calling thread, which has taken the node.
+fn agent_of(plan: &Plan) -> Result<Process, Error> {
+    let mut process = Process::start()?;
+    let open = Order::Open { bpffs: BPFFS.into(), objects: plan.folder.clone() };
+    refuse(process.order(&open)?)?;
+    Ok(process)
+}
+
+/// Tells of a pod's namespace by a descriptor of this process.
+fn known(name: &str, netns: &Netns) -> Order {
+    let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd());
+    Order::AddNamespace { name: name.to_owned(), path: path.into() }
+}
+
+/// A refusal as an error.
+fn refuse(answer: Answer) -> Result<(), Error> {
+    match answer.refused.into_iter().next() {
+        Some(why) => {
+            Err(Error::Kernel { what: "a node's agent".to_owned(), source: std::io::Error::other(why) })
+        }
+        None => Ok(()),
     }
 }

@@ -81,6 +81,8 @@ pub(super) enum Key {
     Ip(Vec<u8>),
     /// An ARP packet: operation, who asks or answers, and who is asked for or answered.
     Arp { operation: u16, sender: [u8; 4], target: [u8; 4] },
+    /// The copy that a host gives to itself of an IPv4 packet that it sends to many.
+    Copy(Vec<u8>),
     /// Something else.
     Other(Vec<u8>),
 }
@@ -127,6 +129,15 @@ impl Key {
             key.extend(rest.get(*from..*to).unwrap_or_default());
         }
         Self::Ip(key)
+    }
+
+    /// Of an IP packet that the stack of a pod has dropped. What goes to many can only be the pod's own copy there.
+    pub(super) fn dropped_by_pod(bytes: &[u8], tunnel_port: u16) -> Self {
+        let many = bytes.get(16..20).is_some_and(|d| d[0] >> 4 == 14 || d == [255; 4]);
+        match Self::ip(bytes, tunnel_port) {
+            Self::Ip(key) if many => Self::Copy(key),
+            key => key,
+        }
     }
 
     /// The key of the request that an ARP answer answers.

@@ -181,7 +181,11 @@ impl Reader<'_> {
                     Some(pod) => format!("{pod}:{POD_DEVICE}"),
                     None => device(node, *ifindex),
                 };
-                (Key::ip(bytes, self.tunnel_port), view, DROPPED, place, HopKind::Deliver, verdict)
+                let key = match pod {
+                    Some(_) => Key::dropped_by_pod(bytes, self.tunnel_port),
+                    None => Key::ip(bytes, self.tunnel_port),
+                };
+                (key, view, DROPPED, place, HopKind::Deliver, verdict)
             }
         };
         let facts = view

@@ -22,6 +22,9 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Ask the running kernel's verifier about every program (Linux, root)
     Verify(VerifyArgs),
+    /// Compare skep-vm with the running kernel on random cases
+    #[command(subcommand)]
+    Fuzz(FuzzCommand),
     /// Remove everything that skep has on this node: programs, devices, pins (Linux, root)
     ///
     /// `skep run --on kernel` leaves nothing behind, even if it is killed; this is for what an agent made.
@@ -63,7 +66,8 @@ pub(crate) struct RunArgs {
     /// Take the objects (lxc.o, host.o, overlay.o) from this folder instead of the built-in ones
     #[arg(long, value_name = "DIR")]
     pub(crate) object: Option<PathBuf>,
-    /// What executes the programs: rbpf or rbpf-jit (both check nothing), checked (checks every access), or auto
+    /// What executes the programs: checked (checks every access), rbpf or rbpf-jit (both check nothing), or auto: rbpf-jit
+    /// for objects that a kernel has verified, else checked
     #[arg(long, value_name = "ENGINE", default_value_t)]
     pub(crate) engine: EngineKind,
     /// Treat a skipped step as a failure
@@ -82,6 +86,43 @@ pub(crate) struct VerifyArgs {
     /// Take the objects (lxc.o, host.o, overlay.o) from this folder instead of the built-in ones
     #[arg(long, value_name = "DIR")]
     pub(crate) object: Option<PathBuf>,
+    /// What to print on stdout
+    #[arg(short, long, value_enum, default_value_t = VerifyOutput::Text)]
+    pub(crate) output: VerifyOutput,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum FuzzCommand {
+    /// Random packets, contexts and map contents through every program, in skep-vm and on this kernel (Linux, root)
+    ///
+    /// Both must agree in return value, packet, context, maps and events, but for what comes from the clock and the
+    /// kernel's hash. Exit status: 0 they agree, 1 they differ, 2 the kernel cannot be asked.
+    Kernel(FuzzKernelArgs),
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct FuzzKernelArgs {
+    /// The seed of all cases: the same seed, the same cases
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How many cases
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) cases: u64,
+    /// How many frames to send through real devices, a VXLAN device among them; otherwise one for fifty cases
+    #[arg(long)]
+    pub(crate) frames: Option<u64>,
+    /// Only cases that enter this program, and no frames unless --frames asks for some
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) program: Option<String>,
+    /// What executes the programs in skep-vm: rbpf, rbpf-jit, checked or auto
+    #[arg(long, value_name = "ENGINE", default_value_t)]
+    pub(crate) engine: EngineKind,
+    /// Run on so many threads; otherwise one a CPU
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Write the smallest case of each difference to this folder; `cargo test` replays those in kernel-tests/cases
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
     /// What to print on stdout
     #[arg(short, long, value_enum, default_value_t = VerifyOutput::Text)]
     pub(crate) output: VerifyOutput,
@@ -118,7 +159,7 @@ pub(crate) enum Output {
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum VerifyOutput {
-    /// A line a program, as veristat prints it
+    /// For people: a line a program
     Text,
     /// The same as JSON
     Json,

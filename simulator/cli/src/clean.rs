@@ -16,7 +16,9 @@ pub(crate) fn clean() -> u8 {
             0
         }
         Err(e) => {
-            crate::diagnostics::print(&Diagnostic::new(e.to_string()).help("run it as root"));
+            let diagnostic = Diagnostic::new(e.to_string());
+            let other = matches!(e, skep_agent_linux::Error::Busy { .. });
+            crate::diagnostics::print(&if other { diagnostic } else { diagnostic.help("run it as root") });
             2
         }
     }

@@ -14,6 +14,7 @@ pub(crate) use args::ProgArgs;
 
 use crate::diagnostics;
 use args::{ObjectArgs, ProgCommand};
+use skep_object::verified::Verified;
 use skep_scenario::{Diagnostic, suggest};
 use skep_vm::Object;
 use std::io::{Read, Write};
@@ -68,12 +69,18 @@ fn print(text: &str) {
 
 impl ObjectArgs {
     fn parse(&self) -> Result<Object, Diagnostic> {
+        self.parse_known().map(|(object, _)| object)
+    }
+
+    /// The object, and whether a kernel is known to have verified it as it stands.
+    fn parse_known(&self) -> Result<(Object, bool), Diagnostic> {
         let bytes = read(&self.object)?;
+        let known = self.btf.is_none() && Verified::built_in().knows(&skep_object::hex_sha256(&bytes));
         let object = match &self.btf {
             Some(btf) => Object::parse_for(&bytes, &read(btf)?),
             None => Object::parse(&bytes),
         };
-        object.map_err(|e| {
+        object.map(|object| (object, known)).map_err(|e| {
             let help = "it must be an ELF object of clang's or bpf-linker's (little endian, not linked)";
             Diagnostic::new(e.to_string()).in_file(&self.object).help(help)
         })

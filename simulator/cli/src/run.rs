@@ -98,6 +98,9 @@ fn one(args: &RunArgs, on: On, plan: &Plan) -> Result<(ScenarioReport, Vec<Obser
         )
     })?;
     diagnostics::print_all(&report.errors);
+    if report.errors.is_empty() {
+        place.tell_engines(args.engine);
+    }
     Ok((report, printer.observed))
 }
 

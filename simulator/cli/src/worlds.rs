@@ -7,6 +7,7 @@ use skep_vm::EngineKind;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 /// A World, and what the command does with it once a scenario has ended.
 pub(crate) enum Place {
@@ -64,6 +65,21 @@ impl Place {
             Self::Sim { world, .. } => &mut **world,
             #[cfg(all(feature = "kernel", target_os = "linux"))]
             Self::Kernel(world) => &mut **world,
+        }
+    }
+
+    /// Says what `auto` has chosen, once: each scenario has a world of its own, and the same objects. Not on stdout: what
+    /// is reported does not depend on the engine.
+    pub(crate) fn tell_engines(&self, asked: EngineKind) {
+        static TOLD: Once = Once::new();
+        #[cfg_attr(
+            not(all(feature = "kernel", target_os = "linux")),
+            expect(irrefutable_let_patterns, reason = "without the kernel there is one kind of place")
+        )]
+        let Self::Sim { world, .. } = self else { return };
+        if asked == EngineKind::Auto {
+            let each = world.engines().map(|(object, engine)| format!("{engine} for {}.o", object.name()));
+            TOLD.call_once(|| eprintln!("engine: {}", each.collect::<Vec<_>>().join(", ")));
         }
     }
 

@@ -1,4 +1,5 @@
-//! `skep run --on sim,kernel`: both Worlds record the same of every scenario, but for the known differences.
+//! `skep run --on sim,kernel`: both Worlds record the same of every scenario, but for the known differences. And
+//! `skep fuzz kernel` as a command; what it finds is the subject of skep-live's own tests.
 
 use assert_cmd::Command;
 use std::io::Write as _;
@@ -69,6 +70,39 @@ fn known_differences_are_still_there() {
         assert_eq!(status, Some(1), "{name}: the Worlds agree: move it to scenarios/\n{text}");
         assert!(text.contains("\n  != "), "{name}: it fails for another reason\n{text}");
     }
+}
+
+#[test]
+fn a_short_campaign_agrees_and_keeps_nothing() {
+    if !can_ask("fuzz-kernel") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_skep"))
+        .args(["fuzz", "kernel", "--cases", "960", "--frames", "32", "-o", "json", "--keep"])
+        .arg(folder.path())
+        .output()
+        .expect("the command runs");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    let number = |name: &str| report[name].as_u64().expect("a number");
+    assert_eq!((number("cases") + number("refused"), number("frames")), (960, 32), "{report}");
+    assert_eq!(report["found"], serde_json::json!([]), "{report}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
+}
+
+#[test]
+fn a_program_that_is_not_there_is_an_input_error() {
+    if !can_ask("fuzz-kernel") {
+        return;
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_skep"))
+        .args(["fuzz", "kernel", "--program", "from_nowhere"])
+        .output()
+        .expect("the command runs");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("from_nowhere") && text.contains("from_container"), "{text}");
 }
 
 #[test]

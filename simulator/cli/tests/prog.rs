@@ -97,6 +97,26 @@ fn run_gives_the_verdict_the_chain_and_the_maps() {
 }
 
 #[test]
+fn auto_takes_the_jit_for_what_a_kernel_has_verified_only() {
+    let dir = folder();
+    let engine = |object: &Path, program: &str| {
+        let mut command = prog(&["run", "-o", "json", "-p", program, "--data-in"]);
+        command.arg(dir.path().join("syn")).arg(object);
+        serde_json::from_str::<Value>(&finish(command, 0).0).unwrap()["engine"].clone()
+    };
+    assert_eq!(engine(&object("legacy.o"), "entry"), "checked");
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datapath/object/objects/overlay.o");
+    let jit = cfg!(all(target_arch = "x86_64", unix));
+    assert_eq!(engine(&ours, "to_overlay"), if jit { "rbpf-jit" } else { "checked" });
+    // Another byte, which changes nothing, and it is another object.
+    let mut bytes = fs::read(&ours).unwrap();
+    bytes.push(0);
+    let other = dir.path().join("other.o");
+    fs::write(&other, bytes).unwrap();
+    assert_eq!(engine(&other, "to_overlay"), "checked");
+}
+
+#[test]
 fn every_engine_runs_it() {
     let dir = folder();
     for engine in ["checked", "rbpf"] {

@@ -106,6 +106,7 @@ impl Net {
                 }
             }
             Event::SendIp { ns, frame } => {
+                self.copy_to_self(h, ns, &frame.skb, Origin::Injected);
                 self.record(h, self.place_in(ns, None), &frame, What::Sent { origin: Origin::Injected });
                 self.ip_output(h, ns, frame);
             }
@@ -161,6 +162,11 @@ impl Net {
     /// Frames that are on their way: queued, on a link, waiting for a neighbour or for the rest of their fragments.
     pub fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// Whether any packet waits for a neighbour's answer: in three seconds it goes on or is dropped.
+    pub fn waits_for_neighbour(&self) -> bool {
+        self.namespaces.values().any(|n| n.neighbours.values().any(|e| !e.waiting.is_empty()))
     }
 
     /// When the next event is due, if there is any.

@@ -227,6 +227,8 @@ reasons! {
     IpLocalNet = "SKB_DROP_REASON_IP_LOCALNET",
     /// A segment that a listener does not take.
     TcpFlags = "SKB_DROP_REASON_TCP_FLAGS",
+    /// A reset for a listener, which has nothing to reset.
+    TcpReset = "SKB_DROP_REASON_TCP_RESET",
     /// No driver of this EtherType.
     UnhandledProto = "SKB_DROP_REASON_UNHANDLED_PROTO",
     /// A hook at egress answered TC_ACT_SHOT.

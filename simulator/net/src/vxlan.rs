@@ -10,6 +10,8 @@ use skep_packet::{Checksum, Tunnel};
 use std::net::Ipv4Addr;
 
 const VXLAN_LEN: usize = 8;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const IPV6_LEN: usize = 40;
 /// The I flag: the network identifier is valid.
 const FLAG_VNI: u8 = 0x08;
 /// TUNNEL_DONT_FRAGMENT and TUNNEL_KEY.
@@ -117,6 +119,15 @@ impl Net {
         frame.skb.pull(ETH_LEN + ip.header_len + UDP_LEN + VXLAN_LEN);
         let inside = Place { ifindex: Some(ifindex), ..place };
         if frame.skb.len() < ETH_LEN {
+            return self.drop_frame(h, inside, &frame, DropReason::PktTooSmall);
+        }
+        // pskb_inet_may_pull: an IP header must be whole.
+        let network = match wire::be16(frame.skb.bytes(), 12) {
+            ETHERTYPE_IPV4 => wire::IPV4_LEN,
+            ETHERTYPE_IPV6 => IPV6_LEN,
+            _ => 0,
+        };
+        if frame.skb.len() < ETH_LEN + network {
             return self.drop_frame(h, inside, &frame, DropReason::PktTooSmall);
         }
         // vxlan_set_mac.

@@ -253,5 +253,18 @@ fn vxlan_needs_metadata_to_send_by_and_a_sound_header() {
         o.net.run_for(&mut o.world, SECOND);
         assert_eq!(dropped(&o, id), What::Dropped { reason }, "row {row}");
     }
+    // pskb_inet_may_pull: the inner IP header is whole, or nobody sees the frame.
+    for (inner, reason) in [(&inner[..33], DropReason::PktTooSmall), (&inner[..34], DropReason::OtherHost)] {
+        let vxlan = [&[8, 0, 0, 0, 0, 4, 0xd2, 0][..], inner].concat();
+        let mut frame = Vec::new();
+        etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 0])
+            .ipv4(node_ip(1).octets(), node_ip(0).octets(), 64)
+            .udp(40000, 8472)
+            .write(&mut frame, &vxlan)
+            .unwrap();
+        let id = o.net.inject_received(o.nodes[0], o.uplinks[0], &frame).unwrap();
+        o.net.run_for(&mut o.world, SECOND);
+        assert_eq!(dropped(&o, id), What::Dropped { reason }, "{} bytes", inner.len());
+    }
     o.world.assert_accounted(&o.net);
 }

@@ -329,3 +329,62 @@ fn a_device_without_arp_sends_to_its_own_address_and_answers_nobody() {
     assert_eq!(r.world.accountant.end(id).unwrap().record.ifindex, Some(peer));
     r.world.assert_accounted(&r.net);
 }
+
+#[test]
+fn a_listener_takes_a_syn_and_resets_only_what_acknowledges() {
+    let (fin, syn, rst, ack) = (1, 2, 4, 16);
+    let rows = [
+        (syn | fin, DropReason::TcpFlags, false),
+        (fin, DropReason::TcpFlags, false),
+        (0, DropReason::TcpFlags, false),
+        (rst, DropReason::TcpReset, false),
+        (rst | ack, DropReason::TcpFlags, false),
+        (ack, DropReason::TcpFlags, true),
+        (syn | ack, DropReason::TcpFlags, true),
+    ];
+    for (flags, expected, answered) in rows {
+        let mut r = routed(1);
+        r.net.serve_http(r.pods[1], 80).unwrap();
+        let mut packet = Vec::new();
+        etherparse::PacketBuilder::ipv4(pod_ip(0, 10).octets(), pod_ip(0, 11).octets(), 64)
+            .tcp(1000, 80, 7, 1000)
+            .write(&mut packet, &[])
+            .unwrap();
+        packet[33] = flags;
+        packet[36..38].fill(0);
+        let pseudo = [&packet[12..20], &[0, 6, 0, 20]].concat();
+        let words = pseudo.chunks(2).chain(packet[20..].chunks(2));
+        let sum: u32 = words.map(|b| u32::from(u16::from_be_bytes([b[0], b[1]]))).sum();
+        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        packet[36..38].copy_from_slice(&sum.to_be_bytes());
+        let id = r.net.send_ip(r.pods[0], &packet).unwrap();
+        r.net.run_for(&mut r.world, SECOND);
+        r.world.assert_accounted(&r.net);
+        assert_eq!(reason(&r, id), Some(expected), "flags {flags:#x}");
+        let resets = r.world.count(|w| *w == What::Sent { origin: Origin::Reset });
+        assert_eq!(resets, usize::from(answered), "flags {flags:#x}");
+    }
+}
+
+#[test]
+fn what_goes_to_many_goes_by_no_gateway_and_a_copy_stays() {
+    let group = |last| Ipv4Addr::new(224, 0, 0, last);
+    let rows = [
+        (group(1), [1, 0, 0x5e, 0, 0, 1], 2),
+        (group(9), [1, 0, 0x5e, 0, 0, 9], 1),
+        (Ipv4Addr::BROADCAST, [0xff; 6], 2),
+    ];
+    for (destination, mac, packets) in rows {
+        let mut r = routed(1);
+        let id = r.net.send_ip(r.pods[0], &udp_packet(pod_ip(0, 10), destination, 1, b"x")).unwrap();
+        r.net.run_for(&mut r.world, SECOND);
+        r.world.assert_accounted(&r.net);
+        assert_eq!(reason(&r, id), Some(DropReason::NotSpecified), "{destination}");
+        let sent = r.world.count(|w| *w == What::Sent { origin: Origin::Injected });
+        assert_eq!(sent, packets, "{destination}");
+        assert_eq!(r.world.drops(), vec![DropReason::NotSpecified; packets], "{destination}");
+        let arrived = r.world.frames(|record| record.frame == id && record.what.is_end());
+        assert_eq!(arrived[0].bytes()[..6], mac, "{destination}");
+        assert_eq!(r.world.count(|w| *w == What::Sent { origin: Origin::Arp }), 0, "nobody is asked");
+    }
+}

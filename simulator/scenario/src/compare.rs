@@ -9,7 +9,9 @@
 //! programs, as taps differ. What only one of them can know (look-ups in maps) is not compared either.
 //! Knows neither World.
 
-use crate::evidence::{Class, Direction, Evidence, Fact, Hop, HopKind, Identity, Verdict, Walk};
+use crate::evidence::{
+    Class, Direction, Evidence, Fact, Hop, HopKind, Identity, Verdict, Walk, first_to_meet_a_program,
+};
 use crate::plan::{Action, PlannedStep};
 use crate::report::{Status, StepReport};
 use crate::snapshot::ConntrackEntry;
@@ -151,9 +153,8 @@ impl Comparison {
     fn walks(&mut self, left: &Evidence, right: &Evidence) {
         for direction in [Direction::Forward, Direction::Reply] {
             for class in CLASSES {
-                let first = |e: &Evidence| {
-                    e.walks.iter().find(|w| w.direction == direction && w.class == class).cloned()
-                };
+                let is_meant = |w: &Walk| w.direction == direction && w.class == class;
+                let first = |e: &Evidence| first_to_meet_a_program(&e.walks, is_meant).cloned();
                 let way = if direction == Direction::Forward { "forward" } else { "reply" };
                 let name = format!("{way} {}", class.name());
                 match (first(left), first(right)) {

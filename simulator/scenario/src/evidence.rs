@@ -528,8 +528,16 @@ impl Evidence {
         drops
     }
 
-    /// The walk of the first packet of a direction that is no ARP: what `hooks` and `reply_hooks` are compared with.
+    /// The walk of the first packet of a direction that is no ARP: what `hooks` and `reply_hooks` are compared with. A
+    /// packet that met a program goes before one that did not: a host gives itself a copy of what it sends to many.
     pub fn first(&self, direction: Direction) -> Option<&Walk> {
-        self.walks.iter().find(|w| w.direction == direction && w.class != Class::Arp)
+        first_to_meet_a_program(&self.walks, |w| w.direction == direction && w.class != Class::Arp)
     }
+}
+
+/// The first of such walks that met a program, else the first.
+pub(crate) fn first_to_meet_a_program(walks: &[Walk], is_meant: impl Fn(&Walk) -> bool) -> Option<&Walk> {
+    let met = |w: &&Walk| w.hops.iter().any(|h| h.kind.program().is_some());
+    let all = || walks.iter().filter(|w| is_meant(w));
+    all().find(met).or_else(|| all().next())
 }

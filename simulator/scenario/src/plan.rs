@@ -9,7 +9,7 @@ use crate::error::{Diagnostic, diagnostics};
 use crate::names::Names;
 use crate::schema::{API_VERSION, AssertStep, Document, Expect, KIND, NodeSpec};
 use crate::suggest;
-use crate::world::{Capability, Change, ClusterSpec, NodeEntry, Stimulus, Until};
+use crate::world::{Capability, Change, ClusterSpec, Network, NodeEntry, Stimulus, Until};
 use skep_manifest::{Loaded, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ pub struct Plan {
     pub file: PathBuf,
     /// The cluster to build.
     pub cluster: ClusterSpec,
+    /// What a World must offer to build it.
+    pub needs: BTreeSet<Capability>,
     /// What happens, in order.
     pub steps: Vec<PlannedStep>,
     /// Objects of the first manifests that have no effect on networking, by kind.
@@ -181,7 +183,10 @@ impl Planner {
             return Err(self.errors);
         }
         let Document { metadata, spec, .. } = self.document;
+        // Where frames take another time than by default, a World that gives them none would run another scenario.
+        let other_latency = spec.network.latency != Network::default().latency;
         Ok(Plan {
+            needs: other_latency.then_some(Capability::Latency).into_iter().collect(),
             name: metadata.name,
             description: metadata.description,
             file: self.file,

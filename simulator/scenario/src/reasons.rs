@@ -36,6 +36,7 @@ outer! {
     SKB_DROP_REASON_PKT_TOO_SMALL "The packet is shorter than its headers say."
     SKB_DROP_REASON_TCP_CSUM "The TCP checksum is wrong: look for a program that changed the packet and did not fix it."
     SKB_DROP_REASON_TCP_FLAGS "The TCP flags make no sense for the socket's state."
+    SKB_DROP_REASON_TCP_RESET "A reset came for a socket that has no connection to reset."
     SKB_DROP_REASON_UDP_CSUM "The UDP checksum is wrong: look for a program that changed the packet and did not fix it."
     SKB_DROP_REASON_ICMP_CSUM "The ICMP checksum is wrong: look for a program that changed the packet and did not fix it."
     SKB_DROP_REASON_OTHERHOST "The destination Ethernet address is not the device's own: look at who rewrote the addresses."

@@ -64,9 +64,13 @@ pub fn run(
     report
 }
 
-/// Why each step is skipped, by number. A skipped step that would have changed something takes the rest with it.
+/// Why each step is skipped, by number. A skipped step that would have changed something takes the rest with it, and a
+/// cluster that cannot be built as it is meant takes all.
 pub fn skips(plan: &Plan, world: &dyn World) -> BTreeMap<usize, String> {
     let offered = world.offers().capabilities;
+    if let Some(missing) = plan.needs.difference(&offered).next() {
+        return plan.steps.iter().map(|step| (step.number, format!("needs {missing}"))).collect();
+    }
     let mut skips = BTreeMap::new();
     let mut cause: Option<usize> = None;
     for step in &plan.steps {
@@ -103,9 +107,11 @@ impl Runner<'_> {
         if let Snapshot::Objects(objects) = self.world.inspect(&Query::Objects)? {
             self.objects = objects;
         }
-        self.world.build(&self.plan.cluster)?;
-        if let Snapshot::Nodes(nodes) = self.world.inspect(&Query::Nodes)? {
-            self.nodes = nodes;
+        if self.plan.steps.iter().any(|step| !skips.contains_key(&step.number)) {
+            self.world.build(&self.plan.cluster)?;
+            if let Snapshot::Nodes(nodes) = self.world.inspect(&Query::Nodes)? {
+                self.nodes = nodes;
+            }
         }
         let plan = self.plan;
         for step in &plan.steps {

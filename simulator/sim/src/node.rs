@@ -15,7 +15,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) const UPLINK: &str = "eth0";
 
 /// The objects, parsed once for all nodes.
-pub(crate) type Objects = BTreeMap<Object, skep_vm::Object>;
+pub(crate) type Objects = BTreeMap<Object, Parsed>;
+
+/// An object, and whether a kernel is known to have verified it.
+#[derive(Clone)]
+pub(crate) struct Parsed {
+    pub object: skep_vm::Object,
+    pub verified: bool,
+}
 
 /// A node's kernel: its maps and programs, and where they are in the net.
 pub(crate) struct Host {
@@ -278,11 +285,11 @@ impl Hands<'_> {
 
     /// Loads an object: node-wide and endpoint maps are those of the node, the rest are this load's own and empty.
     fn load(&mut self, id: &LoadId, load: &Load) -> Result<(), Refused> {
-        let object = self
+        let Parsed { object, verified } = self
             .objects
             .get(&load.object)
             .ok_or_else(|| refused(format_args!("object {} was not given", load.object.name())))?;
-        let mut spec = LoadSpec::default();
+        let mut spec = LoadSpec { verified: *verified, ..LoadSpec::default() };
         for (name, value) in &load.globals {
             if !object.globals().iter().any(|g| g.name == *name) {
                 continue;

@@ -5,13 +5,14 @@ use crate::evidence;
 use crate::flow::{self, Flow, Running, nanos};
 use crate::inspect;
 use crate::machine::Machine;
-use crate::node::{Host, Objects, UPLINK};
+use crate::node::{Host, Objects, Parsed, UPLINK};
 use skep_abi::Mac;
 use skep_abi::program::Object;
 use skep_agent_core::{Cluster, Config, NodeInfo, PodKey, Switches, model};
 use skep_manifest::{Errors, Loaded, Options};
 use skep_net::{Net, NetError};
 use skep_object::ObjectSet;
+use skep_object::verified::Verified;
 use skep_scenario::world::{Labelled, Network, Target};
 use skep_scenario::{
     Capability, Change, ClusterSpec, Diagnostic, Evidence, Fault, FlowId, Offers, Query, SetupError,
@@ -42,7 +43,8 @@ pub struct SimOptions {
     pub objects: Option<PathBuf>,
     /// Keep every packet at every hook, for [`SimWorld::write_capture`].
     pub capture: bool,
-    /// What executes the programs. `Auto` takes the checked interpreter, unless a kernel is known to have verified them.
+    /// What executes the programs. `Auto` takes the JIT for objects that a kernel is known to have verified
+    /// (`verified.json`) where there is one, else the checked interpreter; [`SimWorld::engines`] says which.
     pub engine: skep_vm::EngineKind,
 }
 
@@ -71,6 +73,7 @@ impl SimWorld {
             .map_err(|e| SetupError::input(Diagnostic::new(e.to_string())))?;
         let mut objects = Objects::new();
         let mut hashes = BTreeMap::new();
+        let known = Verified::built_in();
         for object in Object::ALL {
             let parsed = skep_vm::Object::parse(set.bytes(*object)).map_err(|e| {
                 let mut what = Diagnostic::new(e.to_string()).help(
@@ -81,10 +84,16 @@ impl SimWorld {
                     Some(options.objects.as_ref().map_or_else(|| file.clone().into(), |dir| dir.join(&file)));
                 SetupError::input(what)
             })?;
-            objects.insert(*object, parsed);
-            hashes.insert(*object, set.sha256(*object));
+            let sha256 = set.sha256(*object);
+            objects.insert(*object, Parsed { object: parsed, verified: known.knows(&sha256) });
+            hashes.insert(*object, sha256);
         }
         Ok(Self { options, objects, hashes, cluster: None })
+    }
+
+    /// What executes each object's programs.
+    pub fn engines(&self) -> impl Iterator<Item = (Object, skep_vm::EngineKind)> {
+        self.objects.iter().map(|(object, parsed)| (*object, self.options.engine.chosen(parsed.verified)))
     }
 
     /// Writes everything that passed a hook since `build` as pcapng; nothing without [`SimOptions::capture`].
@@ -342,6 +351,9 @@ impl Built {
 
     /// Lets the last frames of what has ended come to their ends.
     fn settle(&mut self) -> Result<(), SetupError> {
+        // A stack keeps what it has no neighbour's address for, for seconds in which nothing moves.
+        let limit = self.net.now_ns().saturating_add(nanos(LINGER));
+        while self.net.waits_for_neighbour() && self.net.step(&mut self.machine, limit) {}
         self.until_quiet(QUIET, LINGER);
         Ok(())
     }

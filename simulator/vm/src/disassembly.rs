@@ -7,7 +7,7 @@ mod text;
 
 use std::sync::Arc;
 
-use crate::insn::{Insn, PSEUDO_MAP_FD, PSEUDO_MAP_VALUE};
+use crate::insn::{Insn, PSEUDO_BTF_ID, PSEUDO_MAP_FD, PSEUDO_MAP_VALUE};
 use crate::legal::{Legal, Value};
 use crate::{Error, Object, helper};
 
@@ -48,6 +48,10 @@ impl text::Names for Original<'_> {
             PSEUDO_MAP_FD => match object.maps().get(index) {
                 Some(map) => format!("map[{}]", map.name),
                 None => format!("map[{index}]"),
+            },
+            PSEUDO_BTF_ID => match object.externs().get(index) {
+                Some(name) => format!("extern {name}"),
+                None => format!("extern {index}"),
             },
             PSEUDO_MAP_VALUE => object.place_name(index, next.imm as u32 as usize),
             4 => {
@@ -109,6 +113,7 @@ impl Executed<'_> {
                 Value::FrameCell => return Some(format!("r{} = [frame cell]", self.code[at].dst)),
                 Value::TailResult => return Some(format!("r{} = [tail result]", self.code[at].dst)),
                 Value::Map(index) => (PSEUDO_MAP_FD, index, 0),
+                Value::Extern(index) => (PSEUDO_BTF_ID, index, 0),
                 Value::Data { section, offset } => (PSEUDO_MAP_VALUE, section, offset),
             };
             let insn = Insn::new(self.code[at].code, self.code[at].dst, source, 0, index as i32);

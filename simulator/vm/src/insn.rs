@@ -76,6 +76,8 @@ pub(crate) const PSEUDO_MAP_FD: u8 = 1;
 pub(crate) const PSEUDO_MAP_VALUE: u8 = 2;
 /// As the source of a 16-byte load: a function of the program, pc-relative, that a helper is to call.
 pub(crate) const PSEUDO_FUNC: u8 = 4;
+/// As the source of a 16-byte load: a variable that the object leaves to the loader, here by index in its list.
+pub(crate) const PSEUDO_BTF_ID: u8 = 3;
 /// As the source of a 16-byte load: the constant is a map's index.
 pub(crate) const PSEUDO_MAP_IDX: u8 = 5;
 /// As the source of a 16-byte load: the constant is a map's index, and what is meant is a place in its value.

@@ -80,7 +80,8 @@ pub enum UpdateMode {
 /// value (globals) or is created anew (maps).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LoadSpec {
-    /// Values of read-only globals by symbol name, in the object's byte order (little endian), of exactly their size.
+    /// Values of globals by symbol name, in the object's byte order (little endian), of exactly their size; and of
+    /// [`Object::externs`], 1 to 8 bytes.
     pub globals: BTreeMap<String, Vec<u8>>,
     /// Maps to use in place of the object's own; kind, key and value size must be equal.
     pub maps: BTreeMap<String, MapId>,

@@ -9,9 +9,9 @@ mod elf;
 mod functions;
 mod maps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::insn::{FP, Insn, LD_IMM64, PSEUDO_CALL, PSEUDO_MAP_FD, PSEUDO_MAP_VALUE};
+use crate::insn::{FP, Insn, LD_IMM64, PSEUDO_BTF_ID, PSEUDO_CALL, PSEUDO_MAP_FD, PSEUDO_MAP_VALUE};
 use crate::{Error, Global, MapDef, ProgramKind, SourceLine};
 use btf::Btf;
 use elf::{Elf, Section, Symbol};
@@ -67,6 +67,7 @@ pub(crate) struct Linkage {
     pub(crate) maps: Vec<MapDef>,
     pub(crate) data: Vec<Data>,
     pub(crate) globals: Vec<Global>,
+    pub(crate) externs: Vec<String>,
     pub(crate) slots: Vec<Slot>,
 }
 
@@ -76,6 +77,8 @@ struct Linker<'a> {
     maps: Vec<maps::Found>,
     data: Vec<Data>,
     lines: BTreeMap<String, BTreeMap<usize, SourceLine>>,
+    /// Symbols that nobody defines and that code refers to as values.
+    externs: Vec<String>,
 }
 
 /// Links an object that is read as it stands.
@@ -89,12 +92,13 @@ pub(crate) fn link(bytes: &[u8]) -> Result<Linkage, Error> {
     let maps = maps::find(&elf, btf.as_ref())?;
     let data = data_sections(&elf);
     let code = functions::find(&elf)?;
-    let linker = Linker { elf: &elf, code, maps, data, lines };
+    let externs = externs(&elf, &code);
+    let linker = Linker { elf: &elf, code, maps, data, lines, externs };
     let programs = linker.programs()?;
     let slots = linker.slots(&programs)?;
     let globals = globals(&elf, &linker.data);
     let maps = linker.maps.into_iter().map(|found| found.def).collect();
-    Ok(Linkage { programs, maps, data: linker.data, globals, slots })
+    Ok(Linkage { programs, maps, data: linker.data, globals, externs: linker.externs, slots })
 }
 
 /// Sections that loaders make a map of each: everything that stands in memory and is neither code nor map nor licence.
@@ -125,6 +129,16 @@ fn globals(elf: &Elf<'_>, data: &[Data]) -> Vec<Global> {
     globals.into_values().collect()
 }
 
+/// The symbols that the object leaves to its loader, by name in order: what a 16-byte load refers to and nobody defines.
+fn externs(elf: &Elf<'_>, code: &BTreeMap<usize, Code>) -> Vec<String> {
+    let loads = code.values().flat_map(|c| {
+        let is_load = |at: &usize| c.instructions.get(*at).is_some_and(|i| i.code == LD_IMM64);
+        c.relocations.iter().filter(move |(at, _)| is_load(at)).map(|(_, symbol)| &elf.symbols[*symbol])
+    });
+    let names = loads.filter(|s| s.section.is_none() && !s.is_weak && !s.name.is_empty());
+    names.map(|s| s.name.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 /// What an instruction refers to.
 enum Reference {
     Map(usize),
@@ -136,6 +150,8 @@ enum Reference {
         section: usize,
         instruction: i64,
     },
+    /// A symbol that nobody defines, by index: its value is the loader's.
+    Extern(usize),
     /// A weak symbol that nobody defines.
     Null,
 }
@@ -267,6 +283,7 @@ impl Linker<'_> {
             Reference::Function { section, instruction } => {
                 (PSEUDO_FUNC, distance(target(section, instruction)?) as i32, 0)
             }
+            Reference::Extern(index) => (PSEUDO_BTF_ID, index as i32, 0),
             Reference::Null => (0, 0, 0),
         };
         (insns[at].src, insns[at].imm, insns[at + 1].imm) = (source, first, second);
@@ -275,10 +292,14 @@ impl Linker<'_> {
 
     fn reference(&self, symbol: &Symbol, insn: Insn) -> Result<Reference, String> {
         let Some(index) = symbol.section else {
-            return match (symbol.is_weak, insn.is_call()) {
-                (true, false) => Ok(Reference::Null),
-                (_, true) => Err(format!("{} is a function of the kernel, which is not here", symbol.name)),
-                (false, false) => Err(format!("{} is defined by the kernel, which is not here", symbol.name)),
+            if insn.is_call() {
+                return Err(format!("{} is a function of the kernel, which is not here", symbol.name));
+            }
+            let index = self.externs.iter().position(|name| *name == symbol.name);
+            return match (symbol.is_weak, index) {
+                (true, _) => Ok(Reference::Null),
+                (_, Some(index)) => Ok(Reference::Extern(index)),
+                (_, None) => Err("a relocation of an instruction that cannot hold one".into()),
             };
         };
         if self.code.contains_key(&index) {

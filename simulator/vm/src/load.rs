@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::engine::{Program, Site};
 use crate::helper::{callback_handle, map_handle};
-use crate::legal::Value;
+use crate::legal::{Sound, Value};
 use crate::object::Target;
 use crate::{Error, Kernel, LoadSpec, Loaded, MapDef, MapId, Object, ProgramId, UpdateMode};
 
@@ -25,16 +25,19 @@ fn fill(
     kernel: &mut Kernel,
     object: &Object,
     spec: &LoadSpec,
-    sound: &[std::sync::Arc<crate::legal::Sound>],
+    sound: &[std::sync::Arc<Sound>],
     loaded: &mut Loaded,
 ) -> Result<(), Error> {
     let maps = maps(kernel, object, spec, loaded)?;
     sections(kernel, object, spec, loaded)?;
+    let externs = externs(object, spec);
     for program in sound {
+        check_externs(object, program, &externs)?;
         let value = |value| match value {
             Value::Constant(constant) => constant,
             Value::Map(index) => map_handle(maps[index]),
             Value::Data { section, offset } => kernel.arena.address(loaded.globals[section].0 + offset),
+            Value::Extern(index) => externs[index].unwrap_or(0),
             Value::Callback(function) => callback_handle(function),
             Value::FrameCell => kernel.arena.address(kernel.slots.frame),
             Value::TailResult => kernel.arena.address(kernel.slots.frame + 8),
@@ -46,6 +49,7 @@ fn fill(
         let site = Site {
             value: &value,
             section: &section,
+            read_only: &|section| object.is_read_only(section),
             memory: kernel.arena.addresses(),
             verified: spec.verified,
         };
@@ -57,6 +61,25 @@ fn fill(
         kernel.programs.insert(id, Rc::new(made));
     }
     slots(kernel, object, &maps, loaded)
+}
+
+/// The value that the load gives to each extern of the object; `None` for those that it leaves out.
+fn externs(object: &Object, spec: &LoadSpec) -> Vec<Option<u64>> {
+    let value = |bytes: &Vec<u8>| bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+    object.externs().iter().map(|name| spec.globals.get(name).map(value)).collect()
+}
+
+/// A program that needs an extern without a value cannot be loaded.
+fn check_externs(object: &Object, program: &Sound, externs: &[Option<u64>]) -> Result<(), Error> {
+    let missing = program.values.iter().find_map(|(at, value)| match value {
+        Value::Extern(index) if externs[*index].is_none() => Some((*at, *index)),
+        _ => None,
+    });
+    let Some((instruction, index)) = missing else { return Ok(()) };
+    let what =
+        format!("{} is left to the loader: the load must give a value for it", object.externs()[index]);
+    let program = program.name.clone();
+    Err(object.in_section(&program.clone(), Error::Instruction { program, instruction, what }))
 }
 
 /// Fills in what the object wants in its maps from the beginning.
@@ -79,6 +102,14 @@ fn slots(kernel: &mut Kernel, object: &Object, maps: &[MapId], loaded: &Loaded) 
 }
 
 impl Kernel {
+    /// A data section of a loaded object ([`Object::data`]), as its programs see it now. `None` if the object has none of
+    /// this name, or is not the one that was loaded.
+    pub fn data(&self, loaded: &Loaded, object: &Object, name: &str) -> Option<Vec<u8>> {
+        let section = object.data().position(|(n, _)| n == name)?;
+        let (at, len) = loaded.globals.get(section)?;
+        Some(self.arena.slice(*at, *len).to_vec())
+    }
+
     /// The bytes of a global of a loaded object, as its programs see them now. `None` if the object has none of this
     /// name, or is not the one that was loaded.
     pub fn global(&self, loaded: &Loaded, object: &Object, name: &str) -> Option<Vec<u8>> {
@@ -93,7 +124,12 @@ impl Kernel {
 fn check_spec(object: &Object, spec: &LoadSpec) -> Result<(), Error> {
     for (name, value) in &spec.globals {
         let wrong = |what: String| Err(Error::Global { global: name.clone(), what });
+        let is_extern = object.externs().contains(name);
         match object.globals().iter().find(|g| g.name == *name) {
+            None if is_extern && (1..=8).contains(&value.len()) => {}
+            None if is_extern => {
+                return wrong(format!("a loader's value has 1 to 8 bytes and this {}", value.len()));
+            }
             None => return wrong("the object has none of this name; leave it out of the load".into()),
             Some(g) if g.size != value.len() => {
                 return wrong(format!("it has {} bytes and the value {}", g.size, value.len()));

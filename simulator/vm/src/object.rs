@@ -77,6 +77,7 @@ struct Contents {
     names: Vec<String>,
     sections: Vec<Vec<u8>>,
     globals: Vec<Global>,
+    externs: Vec<String>,
     slots: Vec<Slot>,
     sound: OnceLock<Result<Vec<Arc<Sound>>, Error>>,
 }
@@ -108,7 +109,7 @@ impl Object {
     /// relocations keep what the compiler has put there; see [`Self::parse_for`]. Truncated and damaged bytes are an
     /// error. A program that this vm cannot load is an error only where it is loaded.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let Linkage { programs, maps, data, globals, slots } = link::link(bytes)?;
+        let Linkage { programs, maps, data, globals, externs, slots } = link::link(bytes)?;
         let (names, sections) = data.into_iter().map(|data| (data.name, data.bytes)).unzip();
         let programs = programs.into_iter().map(|(name, linked)| (name, Arc::new(linked))).collect();
         Ok(Self(Arc::new(Contents {
@@ -117,6 +118,7 @@ impl Object {
             names,
             sections,
             globals,
+            externs,
             slots,
             sound: OnceLock::new(),
         })))
@@ -152,6 +154,7 @@ impl Object {
             names: Vec::new(),
             sections: Vec::new(),
             globals: Vec::new(),
+            externs: Vec::new(),
             slots: Vec::new(),
             sound: OnceLock::new(),
         })))
@@ -170,6 +173,12 @@ impl Object {
     /// The globals in data sections, by name in order.
     pub fn globals(&self) -> &[Global] {
         &self.0.globals
+    }
+
+    /// The symbols that the object leaves to its loader, by name in order. Loads of their address give the value that
+    /// [`crate::LoadSpec::globals`] has for the name.
+    pub fn externs(&self) -> &[String] {
+        &self.0.externs
     }
 
     /// The value that the object itself gives a global.
@@ -276,6 +285,12 @@ impl Object {
         &self.0.sections
     }
 
+    /// Whether programs may not write to a data section: loaders say so of constants (`BPF_F_RDONLY_PROG`).
+    pub(crate) fn is_read_only(&self, section: usize) -> bool {
+        let constants = |name: &String| name == ".rodata" || name.starts_with(".rodata.");
+        self.0.names.get(section).is_some_and(constants)
+    }
+
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.0.slots
     }
@@ -307,7 +322,12 @@ impl Object {
         if let Some(problem) = &linked.problem {
             return Err(problem.clone());
         }
-        let sound = legal::sound(program, linked, self.0.maps.len(), &self.0.sections);
+        let given = legal::Given {
+            maps: self.0.maps.len(),
+            sections: &self.0.sections,
+            externs: self.0.externs.len(),
+        };
+        let sound = legal::sound(program, linked, &given);
         sound.map_err(|error| self.in_section(program, error))
     }
 

@@ -48,6 +48,95 @@ fn run(kernel: &mut Kernel, loaded: &Loaded, program: &str, data: &[u8], mark: u
     kernel.test_run(loaded.programs[program], &input, &mut World).expect("it does nothing wrong")
 }
 
+/// Symbols that nobody defines are numbers that the load gives by name.
+#[test]
+fn the_loader_patches_numbers_by_name() {
+    let object = object!("patched").only(&["patched"]).unwrap();
+    assert_eq!(object.externs(), ["ENDPOINT_ID", "SEED"]);
+    let mut kernel = kernel();
+    let mut spec = LoadSpec::default();
+    let missing = kernel.load(&object, &spec).unwrap_err().to_string();
+    assert!(missing.starts_with("section tc, program patched, instruction "), "{missing}");
+    assert!(
+        missing.ends_with(": SEED is left to the loader: the load must give a value for it"),
+        "{missing}"
+    );
+    spec.globals.insert("ENDPOINT_ID".into(), vec![0x34, 0x12]);
+    spec.globals.insert("SEED".into(), 0x0000_0007_0000_0001_u64.to_le_bytes().to_vec());
+    for engine in [EngineKind::Checked, EngineKind::Rbpf] {
+        let mut kernel = Kernel::new(&KernelConfig { engine, ..KernelConfig::default() });
+        let loaded = kernel.load(&object, &spec).unwrap();
+        let output = run(&mut kernel, &loaded, "patched", &syn([10, 0, 0, 1], 80), 0);
+        assert_eq!((output.return_value, output.context[8]), (0x1234 + 3, 7), "{engine}");
+    }
+    spec.globals.insert("SEED".into(), vec![0; 9]);
+    let long = kernel.load(&object, &spec).unwrap_err().to_string();
+    assert_eq!(long, "global SEED: a loader's value has 1 to 8 bytes and this 9");
+}
+
+/// Locks are known from BTF, helpers may fill what nobody has written, and formats show addresses.
+#[test]
+fn a_lock_an_unwritten_buffer_and_an_address_as_text() {
+    let object = object!("patched").only(&["guards"]).unwrap();
+    assert_eq!(object.maps()[0].lock, Some(16));
+    let mut kernel = kernel();
+    let loaded = kernel.load(&object, &LoadSpec::default()).unwrap();
+    for hits in 1..3 {
+        let output = run(&mut kernel, &loaded, "guards", &syn([10, 200, 0, 1], 80), 0);
+        assert_eq!(output.return_value, 0);
+        let value = kernel.map_lookup(loaded.maps["guarded_map"], &[0; 4]).unwrap();
+        assert!(value.starts_with(b"10.200.0.1\0"), "{value:x?}");
+        assert_eq!(value[16..], [0, 0, 0, 0, hits, 0, 0, 0]);
+    }
+}
+
+/// Whatever instruction is damaged, the error says where.
+#[test]
+fn a_bad_instruction_is_told_with_section_program_and_number() {
+    use object::read::{Object as _, ObjectSection as _};
+    for name in ["balancer", "connect", "legacy", "nested", "patched", "policy"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/objects");
+        let whole = std::fs::read(path.join(format!("{name}.o"))).unwrap();
+        let linked = Object::parse(&whole).unwrap();
+        let file = object::File::parse(&*whole).unwrap();
+        for program in linked.programs() {
+            let section = linked.section(program).unwrap();
+            let start = file.section_by_name(section).unwrap().file_range().unwrap().0 as usize;
+            let place = object::read::ObjectSymbol::address(&file.symbol_by_name(program).unwrap()) as usize;
+            let own = (0..linked.instruction_count(program).unwrap())
+                .take_while(|at| linked.function_of(program, *at) == Some(program));
+            for at in own {
+                let mut bytes = whole.clone();
+                let opcode = &mut bytes[start + place + 8 * at];
+                if *opcode == 0 {
+                    // The second half of a 16-byte load.
+                    continue;
+                }
+                *opcode = 0xff;
+                let read = Object::parse(&bytes).and_then(|object| {
+                    let object = object.only(&[program])?;
+                    kernel().load(&object, &LoadSpec::default())
+                });
+                let error = read.unwrap_err().to_string();
+                let all = [format!("section {section}, "), format!("instruction {at}: ")];
+                assert!(all.iter().all(|part| error.contains(part)) && error.contains(program), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn constants_are_read_only() {
+    let object = object!("patched").only(&["spoils"]).unwrap();
+    let mut kernel = kernel();
+    let loaded = kernel.load(&object, &LoadSpec::default()).unwrap();
+    let input = TestInput { data: &syn([10, 0, 0, 1], 80), ..TestInput::default() };
+    let fault = kernel.test_run(loaded.programs["spoils"], &input, &mut World).unwrap_err().to_string();
+    let wanted =
+        "program spoils, instruction 3: store of 4 bytes at the read-only data section+0: it is read only";
+    assert_eq!(fault, wanted);
+}
+
 #[test]
 fn sections_of_iproute2_fill_a_program_array() {
     let object = object!("legacy");

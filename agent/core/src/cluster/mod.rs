@@ -4,8 +4,11 @@
 //! What an object means is derived anew from all objects at every change. What was given to a pod before stays its
 //! own: node, address, endpoint, identity.
 
+mod given;
 mod nodes;
 mod pods;
+
+pub use given::{Given, GivenPod};
 
 use crate::change::{
     Change, ContainerPort, EndpointRequest, Identity, IdentityLabels, Labels, NodeInfo, PodAt, PodKey,
@@ -115,6 +118,42 @@ impl Cluster {
         let mut steps = cluster.change(objects, empty.relabelled)?;
         steps.push(Step::Broadcast(Change::Synced));
         Ok((cluster, steps))
+    }
+
+    /// As [`Cluster::build`], where pods keep what they were given before, as far as it still holds.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with the objects.
+    pub fn resume(
+        given: &Given,
+        nodes: &[NodeEntry],
+        objects: &[Loaded],
+    ) -> Result<(Self, Vec<Step>), Errors> {
+        let mut cluster = Self {
+            entries: nodes.to_vec(),
+            objects: Vec::new(),
+            relabelled: Relabelled::new(),
+            state: given.state(),
+        };
+        cluster.change(objects, Relabelled::new())?;
+        let mut told = steps(&State::default(), &cluster.state);
+        told.push(Step::Broadcast(Change::Synced));
+        Ok((cluster, told))
+    }
+
+    /// What pods were given so far.
+    pub fn given(&self) -> Given {
+        Given::from(&self.state)
+    }
+
+    /// Makes these all the objects that there are. If anything is wrong with any of them, nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with the objects.
+    pub fn replace(&mut self, objects: &[Loaded]) -> Result<Vec<Step>, Errors> {
+        self.change(objects, Relabelled::new())
     }
 
     /// Creates or replaces objects. If anything is wrong with any of them, nothing changes.

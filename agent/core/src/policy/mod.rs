@@ -13,10 +13,11 @@ pub use selector::{Operator, Requirement, Selector};
 
 use crate::change::{IdentityLabels, Protocol};
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Names a policy.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct PolicyKey {
     /// The namespace.
     pub namespace: String,
@@ -31,7 +32,7 @@ impl fmt::Display for PolicyKey {
 }
 
 /// Which way a packet goes, seen from the pod that the policy is about.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Direction {
     /// To the pod.
     Ingress,
@@ -53,7 +54,7 @@ impl Direction {
 }
 
 /// A policy.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Policy {
     /// Its name.
     pub key: PolicyKey,
@@ -73,7 +74,7 @@ impl Policy {
 }
 
 /// One item of a policy's `ingress` or `egress`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Rule {
     /// Where it stands.
     pub origin: RuleRef,
@@ -84,7 +85,7 @@ pub struct Rule {
 }
 
 /// Where a rule stands.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RuleRef {
     /// The policy.
     pub policy: PolicyKey,
@@ -106,7 +107,7 @@ impl fmt::Display for RuleRef {
 }
 
 /// Another end of a connection.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Peer {
     /// Pods by the labels of their namespace and their own.
     Pods {
@@ -125,7 +126,7 @@ pub enum Peer {
 }
 
 /// Destination ports of a protocol.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Ports {
     /// The protocol.
     pub protocol: Protocol,
@@ -134,7 +135,7 @@ pub struct Ports {
 }
 
 /// Which ports of a protocol.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum WhichPorts {
     /// All.
     All,

@@ -2,16 +2,17 @@
 
 use crate::change::Labels;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::{Deserialize, Serialize};
 
 /// A label selector.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Selector {
     /// All of them must hold.
     pub requirements: Vec<Requirement>,
 }
 
 /// One requirement.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Requirement {
     /// The label's key.
     pub key: String,
@@ -20,7 +21,7 @@ pub struct Requirement {
 }
 
 /// What must hold of a label.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Operator {
     /// It is there with one of these values.
     In(Vec<String>),

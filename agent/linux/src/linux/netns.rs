@@ -1,7 +1,7 @@
 //! Network namespaces that have no name, and private mounts: both end with the processes that hold them.
 //!
 //! Knows setns(2), unshare(2) and mount(2). Does not know what stands in a namespace.
-#![expect(unsafe_code, reason = "setns(2), unshare(2), mount(2) and umount2(2) are calls of libc")]
+#![expect(unsafe_code, reason = "setns(2), unshare(2), mount(2) and statfs(2) are calls of libc")]
 
 use crate::Error;
 use std::ffi::CString;
@@ -129,6 +129,22 @@ pub fn private_mounts() -> Result<(), Error> {
 pub fn mount_bpffs(at: &Path) -> Result<(), Error> {
     let at = at.to_str().ok_or_else(|| Error::kernel("mounting a bpffs", io::Error::other("not UTF-8")))?;
     mount("bpffs", at, Some("bpf"), 0)
+}
+
+/// Refuses a directory that is on no BPF file system.
+pub(super) fn check_bpffs(at: &Path) -> Result<(), Error> {
+    const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
+    let failed = |e| Error::kernel(at.display().to_string(), e);
+    let path = CString::new(at.as_os_str().as_encoded_bytes()).map_err(|e| failed(io::Error::other(e)))?;
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: a string that ends with zero and a statfs to write to, both of which live until after the call.
+    let result = unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) };
+    if result < 0 {
+        return Err(failed(io::Error::last_os_error()));
+    }
+    // SAFETY: every bit pattern is a statfs, and it began as zeros.
+    let magic = unsafe { found.assume_init() }.f_type as u32;
+    if magic == BPF_FS_MAGIC { Ok(()) } else { Err(Error::NoBpffs { path: at.to_owned() }) }
 }
 
 fn mount(source: &str, target: &str, kind: Option<&str>, flags: libc::c_ulong) -> Result<(), Error> {

@@ -7,6 +7,7 @@
 //! All of it happens in the namespaces of the calling thread: who has several nodes gives each a thread.
 
 mod inventory;
+mod lock;
 mod pins;
 mod record;
 
@@ -14,9 +15,10 @@ use super::device::{FoundRoute, NewEnd};
 use super::load::{Loaded, Program, Spec, load, shapes};
 use super::map::Map;
 use super::netlink::Netlink;
-use super::netns::Netns;
+use super::netns::{Netns, check_bpffs};
 use super::pin::{TcxHook, TcxLink};
 use crate::Error;
+pub use lock::NodeLock;
 use pins::Pins;
 use skep_abi::map::{CALL_POLICY, CALLS, MapSpec};
 use skep_abi::program::{Hook, Object};
@@ -62,6 +64,7 @@ impl LinuxNode {
     ///
     /// Without permission, where `bpffs` is none, and where the pins are of another layout of the maps.
     pub fn new(objects: Arc<ObjectSet>, bpffs: &Path) -> Result<Self, Error> {
+        check_bpffs(bpffs)?;
         let mut declared = BTreeMap::new();
         for object in Object::ALL {
             let names = shapes(object.name(), objects.bytes(*object))?.into_iter().map(|s| s.name).collect();
@@ -97,9 +100,38 @@ impl LinuxNode {
         self.pods.remove(name);
     }
 
+    /// Pins bytes beside the node's maps, in place of those of this name, at once or not at all: what an agent must find
+    /// again after a crash and the datapath does not tell. They go with [`clean`] and with the bpffs, as the rest does.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses; for no bytes, too.
+    pub fn remember(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.pins.set_record(name, bytes)
+    }
+
+    /// The bytes that an agent has had remembered under this name.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn remembered(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.pins.record(name)
+    }
+
     /// A map of the node, by its name.
     pub fn map(&self, name: &str) -> Option<Arc<Map>> {
         self.maps.get(name).cloned()
+    }
+
+    /// A map of the node as it is pinned now, for who watches a node that another process changes: no descriptor is kept,
+    /// since another map may stand under the name tomorrow.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn pinned_map(&self, name: &str) -> Result<Option<Map>, Error> {
+        self.pins.open_map(name)
     }
 
     /// Endpoints whose pods may start.
@@ -113,7 +145,11 @@ impl LinuxNode {
     }
 
     /// Takes note of the devices that are there: the agent needs the indexes of those that it did not make, too.
-    fn find_links(&mut self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn find_links(&mut self) -> Result<(), Error> {
         self.links.clear();
         for device in self.netlink.devices()? {
             self.links.insert(Link::root(device.name), device.ifindex);
@@ -375,8 +411,10 @@ impl Node for LinuxNode {
 ///
 /// # Errors
 ///
-/// What the kernel refuses; the rest is then still there, and calling again goes on.
+/// [`Error::Busy`] while an agent is at work; what the kernel refuses; the rest is then still there, and calling again
+/// goes on.
 pub fn clean(bpffs: &Path) -> Result<Vec<String>, Error> {
+    let _lock = NodeLock::take(bpffs)?;
     let mut removed = Vec::new();
     for (name, path) in pins::links(bpffs)? {
         if let Some(link) = TcxLink::open(&path)? {

@@ -3,7 +3,7 @@
 //! Knows bpf(2)'s arguments and gives its error numbers back as they are. Knows nothing of what maps and programs are for.
 
 use super::sys::{Attr, Command, bpf, bpf_fd};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// An error number of the kernel, positive; 0 where the kernel gave none.
 type Number = i32;
@@ -110,6 +110,25 @@ impl RawMap {
     }
 }
 
+/// The type that [`load_btf`] gives every function.
+const FUNCTION: u32 = 3;
+
+/// Type information with one type, of a static function `int f(void)`: of static functions the verifier believes no more.
+fn load_btf() -> std::io::Result<OwnedFd> {
+    // name, info (kind << 24), size or type: `int` of 4 bytes, signed, 32 bits; its prototype; the function.
+    let types = [1_u32, 1 << 24, 4, 1 << 24 | 32, 0, 13 << 24, 1, 5, 12 << 24, 2];
+    let strings = b"\0int\0f\0";
+    let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
+    let (len, text) = (types.len() as u32, strings.len() as u32);
+    // `struct btf_header`: magic and version, its length; where types and strings begin and how long they are.
+    let header = [0x1_eb9f_u32, 24, 0, len, len, text];
+    let mut btf: Vec<u8> = header.into_iter().flat_map(u32::to_ne_bytes).collect();
+    btf.extend(types);
+    btf.extend(strings);
+    let mut attr = Attr::new().bytes(0, &btf).u32(16, btf.len() as u32);
+    bpf_fd(Command::BtfLoad, &mut attr)
+}
+
 /// A program of the running kernel.
 #[derive(Debug)]
 pub struct RawProgram(OwnedFd);
@@ -132,6 +151,28 @@ impl RawProgram {
     ///
     /// The error number and the verifier's log.
     pub fn load(kind: u32, attach: u32, instructions: &[u8]) -> Result<Self, (Number, String)> {
+        Self::load_functions(kind, attach, instructions, &[])
+    }
+
+    /// The same with the instruction at which each function begins, in order, the program itself at 0: the kernel takes
+    /// callbacks only where type information calls them static functions.
+    ///
+    /// # Errors
+    ///
+    /// The error number and the verifier's log.
+    pub fn load_functions(
+        kind: u32,
+        attach: u32,
+        instructions: &[u8],
+        functions: &[u32],
+    ) -> Result<Self, (Number, String)> {
+        let btf = if functions.is_empty() {
+            None
+        } else {
+            Some(load_btf().map_err(|e| (number(e), String::new()))?)
+        };
+        let info: Vec<u8> =
+            functions.iter().flat_map(|at| [*at, FUNCTION]).flat_map(u32::to_ne_bytes).collect();
         let mut log = vec![0; 1 << 20];
         let size = log.len() as u32;
         let loaded = {
@@ -144,6 +185,11 @@ impl RawProgram {
                 .u32(28, size)
                 .bytes_mut(32, &mut log)
                 .u32(68, attach);
+            if let Some(btf) = &btf {
+                // `struct bpf_func_info` has 8 bytes.
+                attr = attr.u32(72, btf.as_raw_fd() as u32).u32(76, 8).bytes(80, &info);
+                attr = attr.u32(88, functions.len() as u32);
+            }
             bpf_fd(Command::ProgLoad, &mut attr)
         };
         loaded.map(Self).map_err(|e| {
@@ -155,6 +201,18 @@ impl RawProgram {
     /// Its descriptor.
     pub fn descriptor(&self) -> i32 {
         self.0.as_raw_fd()
+    }
+
+    /// Runs it for a cgroup (a descriptor of its folder) at a hook (`enum bpf_attach_type`), until what is given back is
+    /// closed.
+    ///
+    /// # Errors
+    ///
+    /// The error number.
+    pub fn attach(&self, cgroup: BorrowedFd<'_>, hook: u32) -> Result<OwnedFd, Number> {
+        let mut attr = Attr::new().u32(0, self.0.as_raw_fd() as u32);
+        attr = attr.u32(4, cgroup.as_raw_fd() as u32).u32(8, hook);
+        bpf_fd(Command::LinkCreate, &mut attr).map_err(number)
     }
 
     /// Nanoseconds of one run on the average of `repeat` runs over the same packet.

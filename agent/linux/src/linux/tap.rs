@@ -109,6 +109,55 @@ impl Tap {
     }
 }
 
+/// Writes frames to devices of a namespace, and sees none.
+#[derive(Debug)]
+pub struct FrameSender {
+    fd: OwnedFd,
+}
+
+impl FrameSender {
+    /// For devices of the calling thread's namespace.
+    ///
+    /// # Errors
+    ///
+    /// Without CAP_NET_RAW.
+    pub fn open() -> Result<Self, Error> {
+        let no_protocol = 0;
+        // SAFETY: the call takes numbers.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, no_protocol) };
+        if fd < 0 {
+            return Err(failed("a packet socket"));
+        }
+        // SAFETY: the call succeeded and returned a new descriptor, which nobody else owns.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// Sends a frame, from its Ethernet header on, by a device.
+    ///
+    /// # Errors
+    ///
+    /// What sendto(2) says: a device that is down or not there, a frame that is too short or too long.
+    pub fn send(&self, ifindex: u32, frame: &[u8]) -> Result<(), Error> {
+        // SAFETY: all-zero is a valid value of this structure of numbers.
+        let mut to = unsafe { std::mem::zeroed::<libc::sockaddr_ll>() };
+        to.sll_family = libc::AF_PACKET as libc::sa_family_t;
+        to.sll_ifindex = ifindex as libc::c_int;
+        to.sll_protocol = ETH_P_ALL.to_be();
+        // SAFETY: both addresses are those of readable memory, with its size beside each.
+        let sent = unsafe {
+            libc::sendto(
+                self.fd.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const to).cast(),
+                size_of_val(&to) as libc::socklen_t,
+            )
+        };
+        if sent < 0 { Err(failed("sending a frame")) } else { Ok(()) }
+    }
+}
+
 /// The time that the kernel noted, nanoseconds of CLOCK_REALTIME.
 fn timestamp(message: &libc::msghdr) -> Option<u64> {
     // SAFETY: recvmsg(2) filled the message in, and its control buffer still lives: the macros stay within it.

@@ -11,6 +11,9 @@ mod tests;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> std::process::ExitCode {
+    if let Some(status) = skep_live::live::agent_process() {
+        return status;
+    }
     if std::process::id() == 1 { init::main() } else { tests::main() }
 }
 

@@ -7,12 +7,14 @@
 mod self_test;
 
 use clap::Parser;
+use skep_agent_linux::Report;
 use skep_live::qemu::boot::{Content, boot};
 use skep_live::qemu::config::{Config, FILE, Kernel};
 use skep_live::qemu::protocol::{CheckOutcome, Said};
 use skep_live::qemu::table::{self, FOLDER, PAGES, Table, markdown};
 use skep_live::qemu::{Problem, Result, module, package};
 use skep_object::ObjectSet;
+use skep_object::verified::{self, Verified};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -174,7 +176,7 @@ impl Bench<'_> {
             std::fs::create_dir_all(root.join(FOLDER))
                 .and_then(|()| std::fs::write(&path, written))
                 .map_err(|e| Problem(format!("{}: {e}", path.display())))?;
-            return Ok(good);
+            return accept(root, series, report).map(|()| good);
         }
         let table = Table::read(root, series)?.ok_or_else(|| {
             Problem(format!("{FOLDER}/{series}.toml is not there: `cargo xtask kernels --update {series}`"))
@@ -183,7 +185,7 @@ impl Bench<'_> {
         for finding in &found {
             println!("{series}: {finding}");
         }
-        good &= found.is_empty();
+        good &= found.is_empty() && (self.arguments.object.is_some() || is_known(root, series, report)?);
         let stale = table.stale(report);
         if found.is_empty() && stale > 0 {
             println!(
@@ -192,6 +194,43 @@ impl Bench<'_> {
         }
         Ok(good)
     }
+}
+
+/// Where it is written down which objects were verified.
+fn verified_file(root: &Path) -> PathBuf {
+    root.join("datapath/object/objects").join(verified::FILE)
+}
+
+/// Takes down that a kernel has verified the objects, all of them.
+fn accept(root: &Path, series: &str, report: &Report) -> Result<()> {
+    let path = verified_file(root);
+    let wrong = |e: std::io::Error| Problem(format!("{}: {e}", path.display()));
+    let mut verified = match std::fs::read_to_string(&path) {
+        Ok(text) => Verified::parse(&text).unwrap_or_default(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Verified::default(),
+        Err(e) => return Err(wrong(e)),
+    };
+    let objects: Vec<_> = report.objects.iter().map(|o| (o.sha256.as_str(), o.name.as_str())).collect();
+    verified.accept(series, &report.kernel, &objects);
+    std::fs::write(&path, verified.to_text()).map_err(wrong)
+}
+
+/// Whether it is written down that this kernel has verified these objects; says which are missing.
+fn is_known(root: &Path, series: &str, report: &Report) -> Result<bool> {
+    let path = verified_file(root);
+    let text = std::fs::read_to_string(&path).map_err(|e| Problem(format!("{}: {e}", path.display())))?;
+    let verified =
+        Verified::parse(&text).ok_or_else(|| Problem(format!("{}: it cannot be read", path.display())))?;
+    let missing: Vec<_> =
+        report.objects.iter().filter(|o| !verified.kernels(&o.sha256).any(|k| k == series)).collect();
+    for object in &missing {
+        println!(
+            "{series}: {}.o: {} does not know that it is verified; write it with --update",
+            object.name,
+            verified::FILE
+        );
+    }
+    Ok(missing.is_empty())
 }
 
 /// All files of a folder of the workspace, by the path that they have in the guest.

@@ -133,7 +133,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) cpu: u32,
     /// Which engine executes
-    #[arg(long, value_enum, default_value_t = Engine::Checked)]
+    #[arg(long, value_enum, default_value_t = Engine::Auto)]
     pub(super) engine: Engine,
     /// What the monotonic clock shows, in nanoseconds; it stands still
     #[arg(long, value_name = "NS", default_value_t = 1_000_000_000)]
@@ -175,6 +175,8 @@ pub(super) enum Output {
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Engine {
+    /// rbpf-jit for an object that a kernel is known to have verified, else checked
+    Auto,
     /// Ours: checks every access, finds what is read before it was written, knows what ran
     Checked,
     /// rbpf's interpreter: checks next to nothing
@@ -186,6 +188,7 @@ pub(super) enum Engine {
 impl From<Engine> for EngineKind {
     fn from(engine: Engine) -> Self {
         match engine {
+            Engine::Auto => Self::Auto,
             Engine::Checked => Self::Checked,
             Engine::Rbpf => Self::Rbpf,
             Engine::RbpfJit => Self::RbpfJit,
@@ -202,6 +205,22 @@ pub(super) enum Kind {
     Action,
     /// XDP
     Xdp,
+    /// A cgroup's packets, from their network headers on
+    CgroupSkb,
+    /// A cgroup's sockets, as they are made, bound or released
+    CgroupSock,
+    /// A cgroup's addresses: bind, connect, sendmsg and their like
+    CgroupSockAddr,
+    /// A cgroup's socket options
+    CgroupSockopt,
+    /// Events of TCP connections
+    SockOps,
+    /// Messages on sockets in maps
+    SkMsg,
+    /// Streams of sockets in maps
+    SkSkb,
+    /// A socket filter
+    SocketFilter,
 }
 
 impl From<Kind> for ProgramKind {
@@ -210,6 +229,14 @@ impl From<Kind> for ProgramKind {
             Kind::SchedCls => Self::SchedClassifier,
             Kind::Action => Self::SchedAction,
             Kind::Xdp => Self::Xdp,
+            Kind::CgroupSkb => Self::CgroupSkb,
+            Kind::CgroupSock => Self::CgroupSock,
+            Kind::CgroupSockAddr => Self::CgroupSockAddr,
+            Kind::CgroupSockopt => Self::CgroupSockopt,
+            Kind::SockOps => Self::SockOps,
+            Kind::SkMsg => Self::SkMsg,
+            Kind::SkSkb => Self::SkSkb,
+            Kind::SocketFilter => Self::SocketFilter,
         }
     }
 }

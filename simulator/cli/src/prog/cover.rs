@@ -18,11 +18,11 @@ struct File {
 }
 
 pub(super) fn cover(args: &CoverArgs) -> Done {
-    if args.run.engine != Engine::Checked {
+    if !matches!(args.run.engine, Engine::Auto | Engine::Checked) {
         let help = "leave --engine out";
         return Err(Diagnostic::new("only the engine `checked` knows what it executed").help(help));
     }
-    let mut session = Session::open(&args.run)?;
+    let mut session = Session::open(&args.run, Engine::Checked)?;
     session.kernel.record_coverage(true);
     if session.execute(&args.run)?.is_none() {
         return Ok(FAULT);

@@ -1,6 +1,6 @@
 //! `skep prog run`: a program over a packet.
 
-use super::args::{Output, RunArgs};
+use super::args::{Engine, Output, RunArgs};
 use super::state::{self, State, hex};
 use super::{Done, print, read, write};
 use crate::diagnostics;
@@ -58,7 +58,7 @@ impl Environment for World {
 }
 
 pub(super) fn run(args: &RunArgs) -> Done {
-    let mut session = Session::open(args)?;
+    let mut session = Session::open(args, args.engine)?;
     let Some(output) = session.execute(args)? else { return Ok(FAULT) };
     if let Some(path) = &args.data_out {
         write(path, &output.data)?;
@@ -89,8 +89,8 @@ pub(super) struct Session {
 
 impl Session {
     /// Reads, loads and fills what the flags say.
-    pub(super) fn open(args: &RunArgs) -> Result<Self, Diagnostic> {
-        let mut object = args.object.parse()?;
+    pub(super) fn open(args: &RunArgs, engine: Engine) -> Result<Self, Diagnostic> {
+        let (mut object, verified) = args.object.parse_known()?;
         let name = args.object.program(&object, args.program.as_deref())?.to_owned();
         let of_object = |e: skep_vm::Error| Diagnostic::new(e.to_string()).in_file(&args.object.object);
         if let Some(kind) = args.r#type {
@@ -101,11 +101,13 @@ impl Session {
             return Err(Diagnostic::new(text).help("CPUs count from 0; --cpus says how many there are"));
         }
         let states = args.map_load.iter().map(|path| load_state(path)).collect::<Result<Vec<_>, _>>()?;
-        let mut spec = LoadSpec::default();
+        // As another kind no kernel has seen it.
+        let verified = verified && args.r#type.is_none();
+        let mut spec = LoadSpec { verified, ..LoadSpec::default() };
         for (_, state) in &states {
             spec.globals.extend(state.globals.clone());
         }
-        let engine = args.engine.into();
+        let engine = engine.into();
         let mut kernel = Kernel::new(&KernelConfig { cpus: args.cpus, engine, ..KernelConfig::default() });
         // Other programs are loaded beside it where they can be: tail calls reach them by name.
         let object = runnable(&object, &name).map_err(of_object)?;
@@ -207,6 +209,7 @@ fn result(args: &RunArgs, session: &Session, output: &TestOutput) -> Value {
     json!({
         "return_value": output.return_value,
         "verdict": verdict(kind, output.return_value),
+        "engine": kernel.engine(loaded.programs[&session.name]).map(skep_vm::EngineKind::name),
         "repeat": args.repeat,
         "redirect": redirect,
         "chain": run.map(|r| r.chain.iter().map(|id| name(*id)).collect::<Vec<_>>()),
@@ -232,8 +235,9 @@ fn text(result: &Value) -> String {
     let repeat = result["repeat"].as_u64().unwrap_or(1);
     let stats = &result["stats"];
     out += &format!(
-        "\n{repeat} run{}, {} instructions, {} helper calls, {} map look-ups\n",
+        "\n{repeat} run{} by {}, {} instructions, {} helper calls, {} map look-ups\n",
         if repeat == 1 { "" } else { "s together" },
+        word(&result["engine"]),
         stats["instructions"],
         stats["helper_calls"],
         stats["map_lookups"]

@@ -66,6 +66,10 @@ impl Net {
             }
             return;
         }
+        if !self.is_local(ns, ip.destination) {
+            // __udp4_lib_mcast_deliver gives no reason, and who sent to many hears nothing.
+            return self.drop_frame(h, place, &frame, DropReason::NotSpecified);
+        }
         self.icmp_error(h, ns, &frame, 3, 3, [0; 4]);
         self.drop_frame(h, place, &frame, DropReason::NoSocket);
     }
@@ -98,13 +102,15 @@ impl Net {
                 self.record(h, place, &frame, What::Delivered { socket: Socket::Tcp });
                 self.host_input(h, ns, (ip.source, source_port), (ip.destination, port), packet);
             }
-            // A listener takes nothing but a SYN (tcp_rcv_state_process).
             TcpMatch::Listener | TcpMatch::None => {
-                let reset = (flags & RST == 0).then(|| reset(ip, segment, header_len));
-                let reason = match found {
-                    TcpMatch::Listener => DropReason::TcpFlags,
-                    _ => DropReason::NoSocket,
+                // A listener takes nothing but a SYN, and resets only what acknowledges (tcp_rcv_state_process).
+                let (reason, answered) = match found {
+                    TcpMatch::Listener if flags & ACK != 0 => (DropReason::TcpFlags, true),
+                    TcpMatch::Listener if flags & RST != 0 => (DropReason::TcpReset, false),
+                    TcpMatch::Listener => (DropReason::TcpFlags, false),
+                    _ => (DropReason::NoSocket, true),
                 };
+                let reset = (answered && flags & RST == 0).then(|| reset(ip, segment, header_len));
                 self.drop_frame(h, place, &frame, reason);
                 if let Some(segment) = reset {
                     self.send_reset(h, ns, ip, &segment);

@@ -122,6 +122,23 @@ fn what_a_world_does_not_offer_is_a_skip_and_takes_the_rest_with_it() {
 }
 
 #[test]
+fn a_cluster_that_a_world_cannot_build_as_it_is_meant_skips_all() {
+    let slow = SCENARIO.replace("  seed: 7\n", "  seed: 7\n  network: {latency: 30ms}\n");
+    let mut world = FakeWorld::new(true);
+    let report = run(&plan(&slow), &mut world, RunOptions::default(), &mut Silent);
+    assert_eq!((report.status, report.skipped()), (Status::Passed, 0));
+
+    world = FakeWorld::new(true);
+    world.offers.retain(|c| *c != Capability::Latency);
+    let report = run(&plan(&slow), &mut world, RunOptions::default(), &mut Silent);
+    assert_eq!((report.status, report.skipped()), (Status::Skipped, 4));
+    assert!(report.to_text(PLAIN).contains("needs latency"));
+    assert_eq!(world.calls, Vec::<String>::new(), "nothing is built");
+    let as_usual = SCENARIO.replace("  seed: 7\n", "  seed: 7\n  network: {latency: 100us}\n");
+    assert_eq!(skips(&plan(&as_usual), &world).len(), 0, "the default asks for nothing");
+}
+
+#[test]
 fn a_broken_invariant_ends_with_the_seed_and_a_line_that_reproduces_it() {
     let mut world = FakeWorld::new(true);
     world.breaks = true;

@@ -22,9 +22,9 @@ use crate::{Error, FaultKind, ProgramKind};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum EngineKind {
     /// The JIT for programs that a kernel has verified ([`crate::LoadSpec::verified`]) where there is one, else `Checked`.
+    #[default]
     Auto,
     /// rbpf's interpreter. For programs that a kernel has verified: it sees only the grossest of bad accesses.
-    #[default]
     Rbpf,
     /// rbpf's JIT, on x86-64. For programs that a kernel has verified: it sees no bad access at all.
     RbpfJit,
@@ -46,8 +46,8 @@ impl EngineKind {
         }
     }
 
-    /// What `Auto` chooses for a program.
-    fn chosen(self, verified: bool) -> Self {
+    /// What [`Self::Auto`] comes to for a program that a kernel has verified, or has not; of another, itself.
+    pub const fn chosen(self, verified: bool) -> Self {
         match self {
             Self::Auto if verified && cfg!(all(target_arch = "x86_64", unix)) => Self::RbpfJit,
             Self::Auto => Self::Checked,
@@ -102,6 +102,8 @@ pub(crate) struct Site<'a> {
     pub(crate) value: &'a dyn Fn(Value) -> u64,
     /// How long the data section is that a value lies in, and where it starts.
     pub(crate) section: &'a dyn Fn(usize) -> Range<u64>,
+    /// Whether programs may not write to a data section.
+    pub(crate) read_only: &'a dyn Fn(usize) -> bool,
     /// All that programs may touch.
     pub(crate) memory: Range<u64>,
     /// Whether a kernel has verified it.

@@ -50,13 +50,17 @@ impl Conversion<'_> {
     }
 }
 
-/// Formats text with arguments; `string` gives what stands at an address. `None` where the kernel says `EINVAL`: no final
+/// What formats read through pointers.
+pub(super) trait Memory {
+    /// A text up to its NUL; `None` where nothing stands.
+    fn text(&self, address: u64) -> Option<Vec<u8>>;
+    /// So many bytes; `None` where they do not stand.
+    fn bytes(&self, address: u64, len: usize) -> Option<Vec<u8>>;
+}
+
+/// Formats text with arguments that may point into `memory`. `None` where the kernel says `EINVAL`: no final
 /// NUL, too few arguments, or a conversion that is not known here.
-pub(super) fn format(
-    text: &[u8],
-    arguments: &[u64],
-    string: &dyn Fn(u64) -> Option<Vec<u8>>,
-) -> Option<String> {
+pub(super) fn format(text: &[u8], arguments: &[u64], memory: &dyn Memory) -> Option<String> {
     let text = text.strip_suffix(&[0])?;
     let text = &text[..text.iter().position(|b| *b == 0).unwrap_or(text.len())];
     let mut text = std::str::from_utf8(text).ok().filter(|t| t.is_ascii())?;
@@ -82,11 +86,17 @@ pub(super) fn format(
             'x' => format!("{value:x}"),
             'X' => format!("{value:X}"),
             'c' => char::from(all as u8).to_string(),
-            's' => string(all).map_or("(efault)".into(), |s| String::from_utf8_lossy(&s).into_owned()),
-            'p' => {
-                c.rest = pointer(c.rest)?;
-                "(pointer)".to_owned()
-            }
+            's' => memory.text(all).map_or("(efault)".into(), |s| String::from_utf8_lossy(&s).into_owned()),
+            'p' => match address(c.rest) {
+                Some((text, rest)) => {
+                    c.rest = rest;
+                    text(all, memory)
+                }
+                None => {
+                    c.rest = pointer(c.rest)?;
+                    "(pointer)".to_owned()
+                }
+            },
             _ => return None,
         };
         out.push_str(&c.padded(converted));
@@ -94,6 +104,29 @@ pub(super) fn format(
     }
     out.push_str(text);
     Some(out)
+}
+
+/// An address of the network behind `%p`: what shows it, and what stands behind.
+type Shown<'a> = (fn(u64, &dyn Memory) -> String, &'a str);
+
+/// `%pI4`, `%pi4`, `%pI6` and `%pi6`. Letters behind them say nothing.
+fn address(rest: &str) -> Option<Shown<'_>> {
+    fn v4(at: u64, memory: &dyn Memory) -> [u8; 4] {
+        // What cannot be read is shown as zeros.
+        memory.bytes(at, 4).and_then(|b| b.try_into().ok()).unwrap_or_default()
+    }
+    fn v6(at: u64, memory: &dyn Memory) -> [u16; 8] {
+        let bytes = memory.bytes(at, 16).unwrap_or_else(|| vec![0; 16]);
+        std::array::from_fn(|n| u16::from_be_bytes([bytes[2 * n], bytes[2 * n + 1]]))
+    }
+    let show: fn(u64, &dyn Memory) -> String = match rest.get(..2)? {
+        "I4" => |at, memory| v4(at, memory).map(|b| b.to_string()).join("."),
+        "i4" => |at, memory| v4(at, memory).map(|b| format!("{b:03}")).join("."),
+        "I6" => |at, memory| v6(at, memory).map(|g| format!("{g:04x}")).join(":"),
+        "i6" => |at, memory| v6(at, memory).map(|g| format!("{g:04x}")).concat(),
+        _ => return None,
+    };
+    Some((show, rest[2..].trim_start_matches(|c: char| c.is_ascii_alphanumeric())))
 }
 
 /// What follows `%p`: an address of memory would differ from run to run, so none is shown.
@@ -108,7 +141,27 @@ fn pointer(rest: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     fn format(text: &[u8], arguments: &[u64]) -> Option<String> {
-        super::format(text, arguments, &|_| Some(b"text".to_vec()))
+        super::format(text, arguments, &Fixed)
+    }
+
+    struct Fixed;
+
+    impl super::Memory for Fixed {
+        fn text(&self, _: u64) -> Option<Vec<u8>> {
+            Some(b"text".to_vec())
+        }
+        fn bytes(&self, address: u64, len: usize) -> Option<Vec<u8>> {
+            (address != 0).then(|| (0..len as u8).map(|n| n + 7).collect())
+        }
+    }
+
+    #[test]
+    fn addresses_of_the_network() {
+        assert_eq!(format(b"%pI4 %pi4,\0", &[1, 1]).unwrap(), "7.8.9.10 007.008.009.010,");
+        assert_eq!(format(b"<%pI4>\0", &[0]).unwrap(), "<0.0.0.0>");
+        assert_eq!(format(b"%pI6\0", &[1]).unwrap(), "0708:090a:0b0c:0d0e:0f10:1112:1314:1516");
+        assert_eq!(format(b"%pi6\0", &[1]).unwrap(), "0708090a0b0c0d0e0f10111213141516");
+        assert_eq!(format(b"%pI5\0", &[1]), None);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(super) fn get_current_uid_gid(scope: &mut Scope<'_>, _: Call) -> Outcome {
 
 pub(super) fn get_current_comm(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let size = call.arg32(2) as usize;
-    let to = call.place(scope, 1, size)?;
+    let to = call.room(scope, 1, size)?;
     let command = scope.env.command();
     let place = scope.kernel.arena.slice_mut(to, size);
     place.fill(0);

@@ -38,7 +38,8 @@ fn put_address(place: &mut [u8], address: IpAddr) {
 pub(super) fn fib_lookup(scope: &mut Scope<'_>, call: Call) -> Outcome {
     call.check_context(scope)?;
     let (len, flags) = (call.arg32(3) as usize, call.arg32(4));
-    let at = call.place(scope, 2, len)?;
+    call.place(scope, 2, len)?;
+    let at = call.room(scope, 2, len)?;
     if len < SIZE || flags & !0x3f != 0 {
         return refused(Errno::EINVAL);
     }
@@ -116,7 +117,8 @@ pub(super) fn fib_lookup(scope: &mut Scope<'_>, call: Call) -> Outcome {
 /// `bpf_skb_check_mtu` and `bpf_xdp_check_mtu`: 0, 1 if it is too long, 2 if its segments are.
 pub(super) fn check_mtu(scope: &mut Scope<'_>, call: Call) -> Outcome {
     call.check_context(scope)?;
-    let at = call.place(scope, 3, 4)?;
+    call.place(scope, 3, 4)?;
+    let at = call.room(scope, 3, 4)?;
     let (ifindex, difference, flags) = (call.arg32(2), call.arg(4) as i32, call.arg(5));
     let given = crate::context::get32(scope.kernel.arena.slice(at, 4), 0);
     let packet = scope.packet.as_ref().expect("checked with the context");

@@ -261,7 +261,7 @@ pub(super) fn csum_level(scope: &mut Scope<'_>, call: Call) -> Outcome {
 /// `bpf_skb_load_bytes_relative`: from the link layer's header (0) or the network's (1), in the linear part.
 pub(super) fn load_bytes_relative(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (offset, len, from) = (call.arg32(2) as usize, call.arg32(4) as usize, call.arg32(5));
-    let to = call.place(scope, 3, len)?;
+    let to = call.room(scope, 3, len)?;
     let packet = packet(scope, call)?;
     let start = match from {
         0 => Some(0),

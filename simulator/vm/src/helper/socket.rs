@@ -244,7 +244,7 @@ pub(super) fn setsockopt(scope: &mut Scope<'_>, call: Call) -> Outcome {
 
 pub(super) fn getsockopt(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let (level, name, len) = (call.arg(2) as i32, call.arg(3) as i32, call.arg32(5) as usize);
-    let to = call.place(scope, 4, len)?;
+    let to = call.room(scope, 4, len)?;
     let found = with_own(scope, call, |_, s| match (level, name) {
         (SOL_SOCKET, MARK) => s.mark.to_le_bytes().to_vec(),
         (SOL_SOCKET, PRIORITY) => s.priority.to_le_bytes().to_vec(),

@@ -20,9 +20,23 @@ fn string(scope: &Scope<'_>, address: u64, most: usize) -> Option<Vec<u8>> {
     Some(text)
 }
 
+/// What formats read.
+struct Arena<'a, 's>(&'a Scope<'s>);
+
+impl format::Memory for Arena<'_, '_> {
+    fn text(&self, address: u64) -> Option<Vec<u8>> {
+        string(self.0, address, 512)
+    }
+
+    fn bytes(&self, address: u64, len: usize) -> Option<Vec<u8>> {
+        let at = self.0.kernel.arena.offset(address, len)?;
+        Some(self.0.kernel.arena.slice(at, len).to_vec())
+    }
+}
+
 pub(super) fn trace_printk(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let text = call.bytes(scope, 1, call.arg32(2) as usize)?;
-    let formatted = format::format(&text, &call.arguments[2..], &|a| string(scope, a, 512));
+    let formatted = format::format(&text, &call.arguments[2..], &Arena(scope));
     traced(scope, formatted)
 }
 
@@ -49,18 +63,18 @@ fn words(scope: &mut Scope<'_>, call: Call, n: u8, len: usize) -> Result<Option<
 pub(super) fn trace_vprintk(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let text = call.bytes(scope, 1, call.arg32(2) as usize)?;
     let Some(words) = words(scope, call, 3, call.arg32(4) as usize)? else { return refused(Errno::EINVAL) };
-    let formatted = format::format(&text, &words, &|a| string(scope, a, 512));
+    let formatted = format::format(&text, &words, &Arena(scope));
     traced(scope, formatted)
 }
 
 /// `bpf_snprintf`: how long the whole text is, with its NUL.
 pub(super) fn snprintf(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let size = call.arg32(2) as usize;
-    let to = call.place(scope, 1, size)?;
+    let to = call.room(scope, 1, size)?;
     let mut text = string(scope, call.arg(3), 4096).unwrap_or_default();
     text.push(0);
     let Some(words) = words(scope, call, 4, call.arg32(5) as usize)? else { return refused(Errno::EINVAL) };
-    let formatted = format::format(&text, &words, &|a| string(scope, a, 512));
+    let formatted = format::format(&text, &words, &Arena(scope));
     let Some(formatted) = formatted else { return refused(Errno::EINVAL) };
     let fits = formatted.len().min(size.saturating_sub(1));
     if size > 0 {
@@ -107,7 +121,7 @@ fn parse(text: &[u8], flags: u64) -> Result<(u64, bool, usize), Errno> {
 
 fn number(scope: &mut Scope<'_>, call: Call, sign: impl FnOnce(u64, bool) -> Result<u64, Errno>) -> Outcome {
     let text = call.bytes(scope, 1, call.arg32(2) as usize)?;
-    let to = call.place(scope, 4, 8)?;
+    let to = call.room(scope, 4, 8)?;
     let parsed = parse(&text, call.arg(3)).and_then(|(v, n, taken)| Ok((sign(v, n)?, taken)));
     match parsed {
         Ok((value, taken)) => {
@@ -150,7 +164,7 @@ pub(super) fn strncmp(scope: &mut Scope<'_>, call: Call) -> Outcome {
 /// `bpf_probe_read_kernel`: here all of the kernel is the arena. Zeros where there is nothing.
 pub(super) fn probe_read(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let size = call.arg32(2) as usize;
-    let to = call.place(scope, 1, size)?;
+    let to = call.room(scope, 1, size)?;
     match scope.kernel.arena.offset(call.arg(3), size) {
         Some(from) => {
             scope.kernel.arena.copy(from, to, size);
@@ -165,7 +179,7 @@ pub(super) fn probe_read(scope: &mut Scope<'_>, call: Call) -> Outcome {
 
 pub(super) fn probe_read_str(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let size = call.arg32(2) as usize;
-    let to = call.place(scope, 1, size)?;
+    let to = call.room(scope, 1, size)?;
     let text = string(scope, call.arg(3), size.saturating_sub(1));
     let place = scope.kernel.arena.slice_mut(to, size);
     place.fill(0);

@@ -130,7 +130,7 @@ pub(super) fn set_options(scope: &mut Scope<'_>, call: Call) -> Outcome {
 
 pub(super) fn get_options(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let size = call.arg32(3) as usize;
-    let to = call.place(scope, 2, size)?;
+    let to = call.room(scope, 2, size)?;
     let skb = &*packet(scope, call)?.skb;
     let options = skb.tunnel_options.clone();
     let errno = match skb.tunnel {

@@ -56,7 +56,7 @@ fn pointer(scope: &mut Scope<'_>, call: Call, len: usize) -> Result<Result<usize
 
 pub(super) fn load_bytes(scope: &mut Scope<'_>, call: Call) -> Outcome {
     let len = call.arg32(4) as usize;
-    let to = call.place(scope, 3, len)?;
+    let to = call.room(scope, 3, len)?;
     match pointer(scope, call, len)? {
         Ok(at) => {
             scope.kernel.arena.copy(at, to, len);

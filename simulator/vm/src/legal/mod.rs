@@ -26,7 +26,8 @@ pub(crate) use emit::load64;
 
 use crate::engine::checked;
 use crate::insn::{
-    Insn, LD_IMM64, PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE, PSEUDO_MAP_VALUE,
+    Insn, LD_IMM64, PSEUDO_BTF_ID, PSEUDO_FUNC, PSEUDO_MAP_FD, PSEUDO_MAP_IDX, PSEUDO_MAP_IDX_VALUE,
+    PSEUDO_MAP_VALUE,
 };
 use crate::object::Linked;
 use crate::{Error, ProgramKind};
@@ -66,6 +67,8 @@ pub(crate) enum Value {
     Map(usize),
     /// A place in a data section.
     Data { section: usize, offset: usize },
+    /// A symbol that is the loader's, by index in the object's list.
+    Extern(usize),
     /// A function that a helper is to call, by its first instruction.
     Callback(usize),
     /// The place where legal code leaves its frame pointer for a helper that calls back.
@@ -139,8 +142,15 @@ impl Illegal {
     }
 }
 
-/// Checks a program's structure. `maps` and `sections` are what its 16-byte loads may refer to.
-pub(crate) fn sound(name: &str, linked: &Linked, maps: usize, sections: &[Vec<u8>]) -> Result<Sound, Error> {
+/// What 16-byte loads may refer to: the object's maps, data sections and externs.
+pub(crate) struct Given<'a> {
+    pub(crate) maps: usize,
+    pub(crate) sections: &'a [Vec<u8>],
+    pub(crate) externs: usize,
+}
+
+/// Checks a program's structure.
+pub(crate) fn sound(name: &str, linked: &Linked, given: &Given<'_>) -> Result<Sound, Error> {
     let Some(kind) = linked.kind else {
         let what =
             format!("programs of section kind {} are not supported here, only sched_cls", linked.section);
@@ -149,7 +159,7 @@ pub(crate) fn sound(name: &str, linked: &Linked, maps: usize, sections: &[Vec<u8
     let insns = linked.instructions.clone();
     let found = cfg::functions(&insns).and_then(|(functions, depth)| {
         check_packet_loads(&insns, kind)?;
-        let values = values(&insns, &functions, maps, sections)?;
+        let values = values(&insns, &functions, given)?;
         Ok((functions, values, depth))
     });
     let (functions, values, depth) = found.map_err(|e| e.of(name))?;
@@ -172,13 +182,12 @@ fn check_packet_loads(insns: &[Insn], kind: ProgramKind) -> Result<(), Illegal> 
 fn values(
     insns: &[Insn],
     functions: &[Function],
-    maps: usize,
-    sections: &[Vec<u8>],
+    given: &Given<'_>,
 ) -> Result<BTreeMap<usize, Value>, Illegal> {
     let mut values = BTreeMap::new();
     for block in functions.iter().flat_map(|f| &f.blocks) {
         for at in cfg::instructions(insns, block).filter(|at| insns[*at].code == LD_IMM64) {
-            let value = resolve(insns, at, maps, sections).map_err(|what| Illegal::At(at, what))?;
+            let value = resolve(insns, at, given).map_err(|what| Illegal::At(at, what))?;
             values.insert(at, value);
         }
     }
@@ -186,7 +195,8 @@ fn values(
 }
 
 /// What a 16-byte load's source and constant mean.
-fn resolve(insns: &[Insn], at: usize, maps: usize, sections: &[Vec<u8>]) -> Result<Value, String> {
+fn resolve(insns: &[Insn], at: usize, given: &Given<'_>) -> Result<Value, String> {
+    let Given { maps, sections, externs } = *given;
     let (insn, next) = (insns[at], insns[at + 1]);
     let index = usize::try_from(insn.imm).unwrap_or(usize::MAX);
     match insn.src {
@@ -203,7 +213,8 @@ fn resolve(insns: &[Insn], at: usize, maps: usize, sections: &[Vec<u8>]) -> Resu
             }
         }
         PSEUDO_FUNC => Ok(Value::Callback(cfg::callback(insn, at).expect("its source says so"))),
-        3 => Err("a kernel variable (ksym) is not supported here".into()),
+        PSEUDO_BTF_ID if index < externs => Ok(Value::Extern(index)),
+        PSEUDO_BTF_ID => Err("a kernel variable (ksym) is not supported here".into()),
         other => Err(format!("a 16-byte load with source {other} is not supported here")),
     }
 }

@@ -30,7 +30,8 @@ fn object(insns: &[Insn]) -> Object {
 }
 
 fn load(insns: &[Insn]) -> Result<(), Error> {
-    Kernel::new(&KernelConfig::default()).load(&object(insns), &LoadSpec::default()).map(|_| ())
+    let mut kernel = Kernel::new(&KernelConfig { engine: EngineKind::Rbpf, ..KernelConfig::default() });
+    kernel.load(&object(insns), &LoadSpec::default()).map(|_| ())
 }
 
 fn run(insns: &[Insn], memory: &mut [u8]) -> Result<u64, Fault> {
@@ -371,7 +372,7 @@ proptest! {
     #[test]
     fn no_program_takes_the_vm_down(bytes in prop::collection::vec(any::<u8>(), 0..40).prop_map(plausible)) {
         let object = Object::from_instructions("test", ProgramKind::Memory, &bytes, &[]).unwrap();
-        let mut kernel = Kernel::new(&KernelConfig::default());
+        let mut kernel = Kernel::new(&KernelConfig { engine: EngineKind::Rbpf, ..KernelConfig::default() });
         if let Ok(loaded) = kernel.load(&object, &LoadSpec::default()) {
             let _ = kernel.run_memory(loaded.programs["test"], &mut [7; 64], &mut Nothing);
         }

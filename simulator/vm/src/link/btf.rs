@@ -41,6 +41,7 @@ pub(crate) enum Type {
         count: u32,
     },
     Struct {
+        name: String,
         size: u32,
         members: Vec<Member>,
     },
@@ -200,7 +201,8 @@ fn read_type(records: &[u8], at: &mut usize, strings: &[u8]) -> Option<Type> {
                 let name = string_at(strings, u32_at(records, from)?)?.to_owned();
                 Some(Member { name, of: u32_at(records, from + 4)?, offset: bits / 8 })
             };
-            Type::Struct { size: last, members: (0..count).map(member).collect::<Option<_>>()? }
+            let members = (0..count).map(member).collect::<Option<_>>()?;
+            Type::Struct { name: name()?, size: last, members }
         }
         6 => {
             skip(count * 8)?;

@@ -102,7 +102,10 @@ fn definition(
             "value_size" => def.value_size = number()? as u32,
             "map_extra" => def.extra = number()?,
             "key" => def.key_size = pointed()?,
-            "value" => def.value_size = pointed()?,
+            "value" => {
+                def.value_size = pointed()?;
+                def.lock = lock(btf, member.of);
+            }
             "pinning" | "numa_node" => {}
             "values" => {
                 let Some(values) = values.as_deref_mut() else {
@@ -127,6 +130,15 @@ fn definition(
         }
     }
     Ok(())
+}
+
+/// Where in the value that is pointed to a `struct bpf_spin_lock` is, in bytes.
+fn lock(btf: &Btf, pointer: u32) -> Option<u32> {
+    let Some(Type::Pointer(value)) = btf.resolve(pointer) else { return None };
+    let Some(Type::Struct { members, .. }) = btf.resolve(*value) else { return None };
+    let is_lock =
+        |of: u32| matches!(btf.resolve(of), Some(Type::Struct { name, .. }) if name == "bpf_spin_lock");
+    members.iter().find(|m| is_lock(m.of)).map(|m| m.offset)
 }
 
 /// The number that `__uint` (the length of an array that is pointed to) or `__ulong` (an enumerator) encodes.

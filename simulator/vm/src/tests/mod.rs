@@ -12,7 +12,8 @@ use skep_packet::SkBuff;
 
 use crate::insn::{CALL, DW, Insn, JMP, LD_IMM64, MEM, MOV, PSEUDO_MAP_FD, ST, W};
 use crate::{
-    Environment, Kernel, KernelConfig, LoadSpec, Loaded, MapDef, MapId, Object, ProgramId, ProgramKind, Run,
+    EngineKind, Environment, Kernel, KernelConfig, LoadSpec, Loaded, MapDef, MapId, Object, ProgramId,
+    ProgramKind, Run,
 };
 
 /// A world in which nothing is random.
@@ -97,7 +98,7 @@ fn object(parts: &[&[Insn]], maps: &[MapDef]) -> Object {
 }
 
 fn kernel() -> Kernel {
-    let mut kernel = Kernel::new(&KernelConfig::default());
+    let mut kernel = Kernel::new(&KernelConfig { engine: EngineKind::Rbpf, ..KernelConfig::default() });
     kernel.record_accesses(true);
     kernel
 }

@@ -1,4 +1,4 @@
-//! Where a node's maps, loads and links are pinned: `skep/vLAYOUT/{maps,loads,links}` of a bpffs.
+//! Where a node's maps, loads, links and records are pinned: `skep/vLAYOUT/{maps,loads,links,records}` of a bpffs.
 //!
 //! Knows names and paths. The version of the maps' layout stands in the path, so that an agent of another version finds
 //! out before it reads a byte.
@@ -33,14 +33,14 @@ pub(super) struct PinnedLink {
 
 impl Pins {
     pub(super) fn below(bpffs: &Path) -> Result<Self, Error> {
-        let top = bpffs.join("skep");
+        let top = top(bpffs);
         let own = format!("v{LAYOUT_VERSION}");
         let other = names(&top)?.into_iter().find(|name| *name != own);
         if let Some(other) = other {
             return Err(Error::Layout { path: top.join(other), version: LAYOUT_VERSION });
         }
         let root = top.join(own);
-        for directory in ["maps", "loads", "links"] {
+        for directory in ["maps", "loads", "links", "records"] {
             make(&root.join(directory))?;
         }
         Ok(Self { root })
@@ -78,17 +78,20 @@ impl Pins {
         if let Some(calls) = loaded.maps.get(skep_abi::map::CALLS.name) {
             calls.pin(&directory.join(skep_abi::map::CALLS.name))?;
         }
-        let shape = MapShape {
-            name: RECORD.to_owned(),
-            kind: 2,
-            key_size: 4,
-            value_size: record.len() as u32,
-            max_entries: 1,
-            flags: 0,
-        };
-        let map = Map::create(shape)?;
-        map.update(&0_u32.to_ne_bytes(), record)?;
-        map.pin(&directory.join(RECORD))
+        record_map(record)?.pin(&directory.join(RECORD))
+    }
+
+    /// Pins bytes under a name, in place of those that were there: a reader sees the old ones or the new ones.
+    pub(super) fn set_record(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let (new, path) = (self.root.join("records").join("new"), self.root.join("records").join(name));
+        unpin(&new)?;
+        record_map(bytes)?.pin(&new)?;
+        fs::rename(&new, &path).map_err(|e| failed(&path, e))
+    }
+
+    pub(super) fn record(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let map = Map::open(&self.root.join("records").join(name), RECORD)?;
+        map.map(|map| map.lookup(&0_u32.to_ne_bytes())).transpose().map(Option::flatten)
     }
 
     pub(super) fn remove_load(&self, id: &LoadId) -> Result<(), Error> {
@@ -156,9 +159,30 @@ impl Pins {
     }
 }
 
+/// The directory of the pins of all versions.
+pub(super) fn top(bpffs: &Path) -> PathBuf {
+    bpffs.join("skep")
+}
+
+/// An array whose one value is these bytes.
+fn record_map(bytes: &[u8]) -> Result<Map, Error> {
+    const ARRAY: u32 = 2;
+    let shape = MapShape {
+        name: RECORD.to_owned(),
+        kind: ARRAY,
+        key_size: 4,
+        value_size: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+        max_entries: 1,
+        flags: 0,
+    };
+    let map = Map::create(shape)?;
+    map.update(&0_u32.to_ne_bytes(), bytes)?;
+    Ok(map)
+}
+
 /// The links that are pinned below a bpffs, by any version, with their names.
 pub(super) fn links(bpffs: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
-    let top = bpffs.join("skep");
+    let top = top(bpffs);
     let mut all = Vec::new();
     for version in names(&top)? {
         let directory = top.join(version).join("links");
@@ -169,7 +193,7 @@ pub(super) fn links(bpffs: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
 
 /// Removes all pins of all versions; where they were, if there were any.
 pub(super) fn remove_all(bpffs: &Path) -> Result<Option<PathBuf>, Error> {
-    let top = bpffs.join("skep");
+    let top = top(bpffs);
     let there = top.exists();
     remove_directory(&top)?;
     Ok(there.then_some(top))

@@ -61,7 +61,8 @@ impl Checked {
             let section = match value {
                 Value::Data { section, .. } => {
                     let bytes = (site.section)(*section);
-                    Some((bytes.start, bytes.end - bytes.start, Region::Data))
+                    let region = if (site.read_only)(*section) { Region::ReadOnlyData } else { Region::Data };
+                    Some((bytes.start, bytes.end - bytes.start, region))
                 }
                 _ => None,
             };
