@@ -232,8 +232,12 @@ fn close(mut stream: TcpStream) {
     while matches!(stream.read(&mut rest), Ok(1..)) && Instant::now() < deadline {}
 }
 
+/// How long a `connect` waits here. The kernel sends a second SYN after one second (RFC 6298 section 2), and a busy machine
+/// closes the socket late; no network here takes this long for an answer.
+const ONE_SYN: Duration = CONNECT_TIMEOUT.checked_div(2).expect("two is not zero");
+
 fn connect(shared: &Shared, socket: Socket, server: SocketAddr, hold: Option<Hold>) {
-    match open_stream(shared, socket, server, CONNECT_TIMEOUT) {
+    match open_stream(shared, socket, server, ONE_SYN) {
         Ok(stream) => {
             if hold == Some(Hold::Established) {
                 shared.hold();
