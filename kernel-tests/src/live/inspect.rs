@@ -1,17 +1,12 @@
 //! Answers to a scenario's questions about a node, read from the kernel's maps. Changes nothing.
 
 use super::member::Site;
-use skep_agent_core::{Agent, PodInfo};
+use skep_agent_core::PodInfo;
 use skep_agent_linux::Error;
 use skep_scenario::snapshot::EndpointRow;
 use skep_scenario::tables::Entry;
 use skep_scenario::{Identity, Tables};
 use std::net::{IpAddr, Ipv4Addr};
-
-/// An identity in words.
-pub(super) fn identity(agent: &Agent, number: u32, ip: Option<Ipv4Addr>) -> Identity {
-    Identity { number, text: agent.identity_name(number, ip) }
-}
 
 impl Tables for Site {
     type Error = Error;
@@ -21,7 +16,7 @@ impl Tables for Site {
     }
 
     fn identity(&self, number: u32, ip: Option<Ipv4Addr>) -> Identity {
-        identity(&self.agent, number, ip)
+        Identity { number, text: self.agent.identity_name(number, ip) }
     }
 }
 

@@ -4,7 +4,6 @@
 //! Every value is copied from an event or a frame. That a run has ended without a drop and without a redirect is told by
 //! what it did not say.
 
-use super::inspect::identity;
 use super::record::{Key, Record, What, whole};
 use skep_abi::event::{DropNotify, Event, TraceNotify, TracePoint};
 use skep_abi::map::METRIC_INGRESS;
@@ -479,7 +478,8 @@ impl Ends<'_> {
     /// Takes the identities that an event tells; 0 tells nothing.
     fn know(&self, hop: &mut Hop, source: u32, destination: u32) {
         let name = |number: u32, ip| {
-            (number != skep_abi::identity::UNKNOWN).then(|| identity(&self.node.agent, number, ip))
+            (number != skep_abi::identity::UNKNOWN)
+                .then(|| Identity { number, text: self.node.agent.identity_name(number, ip) })
         };
         if let Some(identity) = name(source, self.src) {
             hop.src_identity = Some(identity);
