@@ -65,6 +65,18 @@ fn objects_do_no_harm() {
     }
 }
 
+/// The first byte says which kind of program, the second how long its packet is.
+#[test]
+fn instructions_do_no_harm() {
+    for (name, bytes) in inputs("bytecode") {
+        let [kind, len, code @ ..] = bytes.as_slice() else { panic!("{name} is no input") };
+        let kind = if kind % 2 == 0 { ProgramKind::Memory } else { ProgramKind::SchedClassifier };
+        let object = Object::from_instructions("program", kind, &code[..code.len() / 8 * 8], &[]).unwrap();
+        let _ = object.listing("program");
+        run_all(&name, &object, &vec![0x11; 14 + usize::from(*len)]);
+    }
+}
+
 /// A program that never ends is stopped after as many instructions as it was given.
 #[test]
 fn fuel_is_what_the_kernel_was_made_with() {

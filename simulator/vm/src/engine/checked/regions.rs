@@ -326,7 +326,7 @@ impl Regions {
         let offset = value.wrapping_sub(bytes.start) as i64;
         match bytes.is {
             Region::Number => (Region::Number, value as i64),
-            Region::Stack(_) | Region::StaleStack(_) => (bytes.is, offset - FRAME_BYTES as i64),
+            Region::Stack(_) | Region::StaleStack(_) => (bytes.is, offset.wrapping_sub(FRAME_BYTES as i64)),
             is => (is, offset),
         }
     }
