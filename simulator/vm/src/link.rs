@@ -311,7 +311,8 @@ impl Linker<'_> {
             };
             return Ok(Reference::Function { section: index, instruction });
         }
-        let place = symbol.address as i64 + i64::from(insn.imm);
+        let place = (symbol.address as i64).checked_add(insn.imm.into());
+        let place = place.ok_or_else(|| format!("{} stands beyond the end of every section", symbol.name))?;
         if let Some(section) = self.data.iter().position(|d| d.index == index) {
             return Ok(Reference::Data { section, offset: place });
         }
